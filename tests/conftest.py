@@ -1,0 +1,27 @@
+"""Shared by all tests: one thread (sums are then the same on every machine), fixtures for tiny models and data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+try:
+    import torch
+
+    torch.set_num_threads(1)
+except ImportError:  # pragma: no cover - the torch-free rooms are also tested without it
+    pass
+
+DATA = Path(os.environ.get("TRUEUP_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real preference data, which is not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip(f"real data not found at {DATA}; set TRUEUP_DATA")
+    return DATA

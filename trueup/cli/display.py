@@ -1,0 +1,63 @@
+"""The terminal's display of one run: a progress bar with the numbers that matter, findings as they come."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trueup.train.protocols import StepReport
+
+SHOWN = (
+    ("loss", "loss {:.4f}"),
+    ("rewards/margins", "margin (x beta) {:.3f}"),
+    ("rewards/accuracies", "accuracy {:.2f}"),
+    ("accuracy", "accuracy {:.2f}"),
+    ("mean_token_accuracy", "token accuracy {:.2f}"),
+    ("reward", "reward {:.3f}"),
+    ("kl/sequence_k1", "KL {:.2f}"),
+)
+"""Metrics on the progress line, in this order, where a method has them."""
+
+
+class RunDisplay:
+    """A ``Voice`` that draws on stderr, so that stdout stays for results."""
+
+    def __init__(self, verb: str) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.verb = verb
+        self.latest: dict[str, float] = {}
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line above the bar."""
+        self.console.print(escape(text))
+
+    def begin(self, steps: int, done: int) -> None:
+        """Start the bar."""
+        self.task = self.progress.add_task(self.verb, total=steps, completed=done, numbers="")
+
+    def __call__(self, report: StepReport) -> None:
+        """Move the bar."""
+        self.latest |= {name: value for name, value in report.metrics.items() if value is not None}
+        numbers = "  ".join(shape.format(self.latest[name]) for name, shape in SHOWN if name in self.latest)
+        self.progress.update(self.task, completed=report.step, numbers=numbers)

@@ -1,0 +1,88 @@
+"""The entry point: find the verb, load only what it needs, turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trueup import __version__
+from trueup.errors import GateError, Interrupted, TrueupError, UserError, nearest
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: one line of help, and the module that has ``add_arguments(parser)`` and ``execute(args, extra)``."""
+
+    help: str
+    module: str
+
+
+VERBS: dict[str, Verb] = {
+    "sft": Verb("fine-tune a model on prompts and responses", "trueup.cli.train"),
+    "reward": Verb("train a reward model on preference pairs", "trueup.cli.train"),
+    "dpo": Verb("tune a model on preference pairs (DPO and its relatives)", "trueup.cli.train"),
+    "ppo": Verb("tune a model against a reward model with PPO", "trueup.cli.train"),
+    "grpo": Verb("tune a model against a reward model with GRPO", "trueup.cli.train"),
+    "study": Verb("train and compare several methods on equal terms, and report", "trueup.cli.study"),
+    "eval": Verb("run the evaluation suite on one model", "trueup.cli.evaluate"),
+    "report": Verb("build a study's report again from its files", "trueup.cli.report"),
+}
+
+EXAMPLES = """examples:
+  trueup study configs/study-demo.yaml --out runs/demo
+  trueup dpo --model path/to/model --data pairs.jsonl --out runs/dpo
+  trueup dpo --config configs/dpo.yaml --preference.beta 0.3
+
+exit codes: 0 done, 1 the run failed, 2 the input, 3 a gate was not met, 130 stopped (resumable)"""
+
+_EXIT = ((UserError, 2), (GateError, 3), (Interrupted, 130), (TrueupError, 1))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except TrueupError as error:
+        print(f"trueup: {error}", file=sys.stderr)
+        return next(code for kind, code in _EXIT if isinstance(error, kind))
+    except KeyboardInterrupt:
+        print("trueup: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="trueup",
+        description="Tune language models on preferences, and know whether it worked.",
+        epilog="verbs:\n" + "\n".join(f"  {name:8} {verb.help}" for name, verb in VERBS.items()) + "\n\n" + EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=True,
+    )
+    parser.add_argument("--version", action="version", version=f"trueup {__version__}")
+    parser.add_argument("verb", metavar="VERB", nargs="?", help="what to do; trueup VERB --help tells more")
+    known = parser.parse_args(arguments[:1])
+    if known.verb is None:
+        parser.print_help(sys.stderr)
+        return 2
+    if known.verb not in VERBS:
+        raise UserError(f"'{known.verb}' is not a verb ({', '.join(VERBS)}){nearest(known.verb, VERBS)}")
+    module = importlib.import_module(VERBS[known.verb].module)
+    verb_parser = argparse.ArgumentParser(
+        prog=f"trueup {known.verb}",
+        description=VERBS[known.verb].help[0].upper() + VERBS[known.verb].help[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(verb_parser, known.verb)
+    parsed, unknown = verb_parser.parse_known_args(arguments[1:])
+    if unknown:
+        options = [option for action in verb_parser._actions for option in action.option_strings]
+        wrong = unknown[0].split("=")[0]
+        raise UserError(f"unknown argument '{wrong}'{nearest(wrong, options)} (trueup {known.verb} --help)")
+    return module.execute(known.verb, parsed)

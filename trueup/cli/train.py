@@ -1,0 +1,91 @@
+"""The training verbs: their flags are the schema of their recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from trueup.config.load import leaves, load_config, parse_value
+from trueup.config.schema import RECIPES
+
+SHORT = {
+    "model": "model.path",
+    "data": "data.path",
+    "out": "run.out",
+    "seed": "run.seed",
+    "reward-model": "rollout.reward",
+}
+"""Short flags of the settings that every first run needs."""
+
+EXAMPLES = {
+    "sft": "trueup sft --model path/to/model --data alpaca.json --out runs/sft --optim.steps 50",
+    "reward": "trueup reward --model path/to/model --data pairs.jsonl --data.validation held.jsonl --out runs/rm",
+    "dpo": "trueup dpo --model path/to/model --data pairs.jsonl --out runs/dpo --preference.beta 0.3",
+    "ppo": "trueup ppo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/ppo",
+    "grpo": "trueup grpo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/grpo",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Declare ``--config``, the short flags and one ``--section.key`` for every setting of the recipe."""
+    schema = RECIPES[verb]
+    keys = leaves(schema)
+    parser.epilog = f"example:\n  {EXAMPLES[verb]}"
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags override it")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    for short, key in SHORT.items():
+        if key in keys:
+            parser.add_argument(f"--{short}", dest=key, metavar="VALUE", help=f"the same as --{key}", default=None)
+    groups: dict[str, Any] = {}
+    for key, field in keys.items():
+        section = key.split(".")[0]
+        group = groups.setdefault(section, parser.add_argument_group(section))
+        group.add_argument(f"--{key}", dest=key, metavar="VALUE", default=None, help=_help(field))
+
+
+def execute(verb: str, args: argparse.Namespace) -> int:
+    """Validate the settings, then run the recipe."""
+    config = load_config(RECIPES[verb], args.config, _overrides(verb, args))
+    from trueup.cli.display import RunDisplay
+
+    with RunDisplay(verb) as display:
+        summary = _recipe(verb)(config, display)
+    result = {"folder": config.run.out, "steps": summary.steps, "seconds": summary.seconds, **summary.metrics}
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"{config.run.out}/final", file=sys.stdout)
+    return 0
+
+
+def _overrides(verb: str, args: argparse.Namespace) -> dict[str, Any]:
+    values = {k: parse_value(v) for k in leaves(RECIPES[verb]) if (v := getattr(args, k)) is not None}
+    if args.resume:
+        values["run.resume"] = True
+    if "run.out" not in values and args.config is None:
+        values["run.out"] = f"runs/{verb}"
+    return values
+
+
+def _recipe(verb: str) -> Any:
+    """Import the recipe, and torch with it, only now that the settings are known to be good."""
+    import importlib
+
+    module, function = {
+        "sft": ("sft", "run_sft"),
+        "reward": ("reward", "run_reward"),
+        "dpo": ("preference", "run_dpo"),
+        "ppo": ("ppo", "run_ppo"),
+        "grpo": ("grpo", "run_grpo"),
+    }[verb]
+    return getattr(importlib.import_module(f"trueup.recipes.{module}"), function)
+
+
+def _help(field: Any) -> str:
+    default = "" if field.is_required() else f" (default: {field.default})"
+    return ((field.description or "") + default).replace("%", "%%")
+
+

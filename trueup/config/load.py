@@ -1,0 +1,105 @@
+"""YAML files and dotted overrides become a validated configuration, or one clear line of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from trueup.errors import UserError, nearest
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load_config(schema: type[C], file: str | None, overrides: Mapping[str, Any]) -> C:
+    """Read ``file`` (if given), lay ``overrides`` (dotted key -> value) over it, and validate.
+
+    Raises:
+        UserError: naming the file, the key and, for unknown keys, the nearest known one.
+    """
+    values = read_yaml(file) if file else {}
+    for key, value in overrides.items():
+        _put(values, key, value)
+    return validate(schema, values, file or "the command line")
+
+
+def validate(schema: type[C], values: Mapping[str, Any], origin: str) -> C:
+    """Validate plain values against a schema; ``origin`` is named in errors."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: " + "; ".join(_explain(schema, problem) for problem in error.errors())) from None
+
+
+def read_yaml(file: str) -> dict[str, Any]:
+    """Read a YAML mapping, with file and line in every error."""
+    path = Path(file)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected a mapping of sections (model, data, optim, run), found {_kind(values)}")
+    return values
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as YAML would read it: numbers, booleans, lists, null, else the text itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def leaves(schema: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> pydantic field, for every setting of a schema."""
+    out: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            out.update(leaves(inner, f"{prefix}{name}."))
+        else:
+            out[prefix + name] = field
+    return out
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--{key}: '{section}' is a value in the file, not a section")
+    values[name] = value
+
+
+def _explain(schema: type[BaseModel], problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{nearest(key, _all_keys(schema))}"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing" + (f" (--{key} VALUE)" if "." in key else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {problem['input']!r})" if key and problem["type"] != "value_error" else message
+
+
+def _all_keys(schema: type[BaseModel]) -> list[str]:
+    keys = list(leaves(schema))
+    return keys + sorted({key.rsplit(".", 1)[0] for key in keys if "." in key})
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__

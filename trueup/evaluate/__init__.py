@@ -1,0 +1,1 @@
+"""Evaluation: prompts, sampling, scores, item-level records."""

@@ -1,0 +1,63 @@
+"""Weighted sums of preference losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from trueup.errors import UserError
+from trueup.losses.catalog import check_options, lookup
+from trueup.types import PairLogps
+
+MIXTURES: Mapping[str, tuple[tuple[str, float], ...]] = MappingProxyType(
+    {
+        "mpo": (("sigmoid", 0.8), ("bco_pair", 0.2), ("sft", 1.0)),
+        "rpo": (("sigmoid", 1.0), ("sft", 1.0)),
+    }
+)
+"""Mixtures with a name. mpo: Wang et al. 2024, arXiv 2411.10442. rpo: Pang et al. 2024, arXiv 2404.19733, Eq. 1."""
+
+
+def check_parts(parts: Sequence[tuple[str, float]], options: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse a mixture that is empty, names a loss twice, or has a part or an option that would do nothing."""
+    if not parts:
+        raise UserError("a mixture of losses has no parts: name at least one loss and its weight")
+    names = [name for name, _ in parts]
+    for name, weight in parts:
+        lookup(name, "preference")
+        if not weight > 0.0:
+            raise UserError(f"mixture part '{name}' has weight {weight}: weights must be above 0; leave the part out")
+        if names.count(name) > 1:
+            raise UserError(f"mixture part '{name}' is named more than once: give it one weight")
+    for name, given in options.items():
+        if name not in names:
+            raise UserError(f"options were given for '{name}', which is no part of the mixture {', '.join(names)}")
+        check_options(lookup(name), given)
+
+
+def needs_reference(parts: Sequence[tuple[str, float]]) -> bool:
+    """Return whether any part compares with a reference."""
+    return any(lookup(name, "preference").needs_reference for name, _ in parts)
+
+
+def mixture(
+    pairs: PairLogps,
+    parts: Sequence[tuple[str, float]],
+    *,
+    beta: float,
+    options: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> Tensor:
+    """Return Σ weight · loss over the parts, unreduced, ``[B]``. Weights are used as given, not normalised.
+
+    Args:
+        pairs: what the parts are functions of.
+        parts: (name in the catalog, weight); ``MIXTURES`` holds the published ones.
+        beta: shared by all parts that have one.
+        options: name of a part → its further options.
+    """
+    check_parts(parts, options)
+    terms = [weight * lookup(name).function(pairs, beta=beta, **options.get(name, {})) for name, weight in parts]
+    return torch.stack(terms).sum(dim=0)

@@ -1,0 +1,1 @@
+"""Models: loading and saving, the forward pass over token trees, heads, sampling."""

@@ -1,0 +1,145 @@
+"""Loading and saving models and tokenizers: the only module that imports transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Read when huggingface_hub is first imported: nothing here may reach for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+
+from trueup.errors import UserError, nearest
+from trueup.models.tokenizer import BOS, CHAT_TEMPLATE, EOS, PAD
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+PRESETS: Mapping[str, Mapping[str, int]] = {
+    "seed": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 352},
+    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 704},
+}
+"""Model shapes for training from scratch; ``seed`` is the shape of the write-up behind this project."""
+
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def wrap_tokenizer(tokenizer: Tokenizer) -> Any:
+    """Return a transformers tokenizer for a tokenizer of ``models.tokenizer``, chat template included."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, chat_template=CHAT_TEMPLATE
+    )
+
+
+def load_tokenizer(path: str) -> Any:
+    """Load the tokenizer of a model folder or of a ``.gguf`` file."""
+    folder, options = _locate(path, "tokenizer_config.json")
+    try:
+        return AutoTokenizer.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from error
+
+
+def new_causal(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
+    """Return a randomly initialised causal model of a preset's shape (Llama: RMSNorm, SwiGLU, rotary positions).
+
+    The embedding is shared with the head: at these widths an untied head would be half of the model. Draw from the
+    global generator: seed it first.
+    """
+    return _build(LlamaConfig(**_preset(preset), **_ids(tokenizer, vocabulary, context), tie_word_embeddings=True))
+
+
+def new_causal_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
+    """Return a randomly initialised causal model of a preset's shape with a scalar head, for reward models."""
+    config = LlamaConfig(**_preset(preset), **_ids(tokenizer, vocabulary, context), num_labels=1)
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def new_encoder_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
+    """Return a randomly initialised bidirectional encoder (BERT) with a scalar head, for reward models."""
+    config = BertConfig(**_preset(preset), **_ids(tokenizer, vocabulary, context), num_labels=1)
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def load_causal(path: str, dtype: str = "float32") -> Any:
+    """Load a causal language model from a folder or a ``.gguf`` file (dequantised), in ``dtype``."""
+    return _load(AutoModelForCausalLM, path, dtype)
+
+
+def load_scorer(path: str, dtype: str = "float32", tokenizer: Any = None) -> Any:
+    """Load a model with a scalar head; a causal model without one gets a new head (drawn from the global generator)."""
+    model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+    if tokenizer is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model (safetensors) and its tokenizer so that the ``Auto`` classes load them."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def context_length(model: Any) -> int:
+    """The number of positions a model was built for."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+
+
+def _build(config: Any) -> Any:
+    return AutoModelForCausalLM.from_config(config)
+
+
+def _preset(name: str) -> Mapping[str, int]:
+    if name not in PRESETS:
+        raise UserError(f"model.preset: '{name}' is not a preset ({', '.join(PRESETS)}){nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def _ids(tokenizer: Any, vocabulary: int, context: int) -> dict[str, Any]:
+    return {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": context,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _load(kind: Any, path: str, dtype: str, **extra: Any) -> Any:
+    folder, options = _locate(path, "config.json")
+    try:
+        return kind.from_pretrained(folder, dtype=DTYPES[dtype], **options, **extra)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: no model could be loaded: {_first_line(error)}") from error
+
+
+def _locate(path: str, marker: str) -> tuple[str, dict[str, Any]]:
+    """Split a ``.gguf`` path into folder and file name; refuse what is not on this disk or lacks ``marker``."""
+    where = Path(path)
+    if where.suffix == ".gguf" and where.is_file():
+        return str(where.parent), {"gguf_file": where.name}
+    if where.is_dir():
+        if not (where / marker).exists():
+            raise UserError(f"{path}: the folder has no {marker}; give the folder that has it")
+        return str(where), {"local_files_only": True}
+    raise UserError(f"{path}: no such model; give a folder with config.json or a .gguf file (nothing is downloaded)")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+

@@ -1,0 +1,1 @@
+"""Arithmetic on log-probabilities, divergences and returns: tensors in, tensors out."""

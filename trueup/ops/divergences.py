@@ -1,0 +1,32 @@
+"""Divergence estimates between policy and reference from the policy's own samples.
+
+With r = log(pi_ref / pi) at a sampled token (J. Schulman, "Approximating KL Divergence", 2020):
+k1 = -r is unbiased and signed; k2 = r^2 / 2 is biased and low in variance; k3 = exp(r) - 1 - r is unbiased and never
+negative. All hold for samples of pi only: on other text they are log-ratios, not divergences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """log pi - log pi_ref: unbiased, may be negative for a single sample. Shape kept, nats."""
+    return logps - ref_logps
+
+
+def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """(log pi - log pi_ref)^2 / 2: biased; its gradient under sampling from pi is that of the KL itself."""
+    return 0.5 * (logps - ref_logps).square()
+
+
+def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """pi_ref / pi - 1 - log(pi_ref / pi): unbiased and non-negative. Shape kept, nats."""
+    log_ratio = ref_logps - logps
+    return torch.expm1(log_ratio) - log_ratio
+
+
+ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}

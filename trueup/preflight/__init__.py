@@ -1,0 +1,1 @@
+"""Checks that run the real path before the first update."""

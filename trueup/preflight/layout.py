@@ -1,0 +1,71 @@
+"""Proof, on real data, that the shared layout computes what the plain one does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from trueup.data.trees import Layout, Tree
+from trueup.models.forward import hidden_states, token_scores
+from trueup.train.batching import Batching
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2}
+"""Largest relative difference of log-probabilities and gradients that rounding explains, by dtype of the weights."""
+
+
+@dataclass(frozen=True)
+class LayoutProof:
+    """Which layout to use and why, with the differences that were measured (relative; None = the forward failed)."""
+
+    layout: Layout
+    message: str
+    value_difference: float | None
+    gradient_difference: float | None
+
+
+def prove_layout(model: nn.Module, trees: Sequence[Tree], batching: Batching, sample: int = 4) -> LayoutProof:
+    """Compare shared and plain on a few trees, values and gradients; fall back to plain when they differ.
+
+    Short trees are chosen, so that the check costs little whatever the data. Models that take no block mask (position
+    schemes that cannot restart, state-space mixers) fail here and get the plain layout.
+    """
+    few = sorted(trees, key=lambda tree: tree.size)[: 4 * sample : 4] if len(trees) > 4 * sample else list(trees)[:sample]
+    if not any(tree.responses for tree in few):
+        few = [Tree(tree.prompt, (tree.prompt[-1:], tree.prompt[:2])) for tree in few]
+    tolerance = TOLERANCE[next(model.parameters()).dtype]
+    plain = _probe(model, few, replace(batching, layout="plain"))
+    try:
+        shared = _probe(model, few, replace(batching, layout="shared"))
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+        reason = str(error).split("\n")[0]
+        return LayoutProof("plain", f"layout: plain (the model takes no block mask: {reason})", None, None)
+    values, gradients = (_relative(a, b) for a, b in zip(plain, shared, strict=True))
+    # Written so that NaN falls on the plain side.
+    if values <= tolerance and gradients <= tolerance:
+        message = f"layout: shared (equals plain: log-probs to {values:.0e}, gradients to {gradients:.0e})"
+        return LayoutProof("shared", message, values, gradients)
+    message = f"layout: plain (shared differs: log-probs by {values:.1e}, gradients by {gradients:.1e})"
+    return LayoutProof("plain", message, values, gradients)
+
+
+def _probe(model: nn.Module, trees: Sequence[Tree], batching: Batching) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (or, without a language-model head, hidden states) and the gradient of their sum."""
+    batch = batching.collate(trees)
+    was_training = model.training
+    model.eval()
+    if getattr(model, "score", None) is None:
+        value = token_scores(model, batch).logps
+    else:
+        value = hidden_states(model, batch)[batch.source].flatten()
+    weights = torch.linspace(0.5, 1.5, len(value), dtype=value.dtype, device=value.device)
+    leaves = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True)
+    model.train(was_training)
+    return value.detach(), torch.cat([g.flatten() for g in gradients if g is not None])
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    return float((expected - found).norm() / expected.norm().clamp(min=1e-12))

@@ -1,0 +1,1 @@
+"""The methods, each readable from top to bottom."""

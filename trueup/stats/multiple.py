@@ -1,0 +1,98 @@
+"""Many comparisons at once: adjusted p-values, and ranks as sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueup.errors import UserError
+from trueup.stats.verdicts import Verdict
+
+
+class Bounded(Protocol):
+    """Anything with confidence bounds: an ``Interval`` or an ``Effect``."""
+
+    @property
+    def low(self) -> float:
+        """Lower bound."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Upper bound."""
+        ...
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p-values, in the given order: p < alpha keeps the chance of *any* false claim below alpha.
+
+    For the declared family of contrasts. NaN (a test that could not be made) stays NaN but counts as a member of the
+    family, so that a failed test cannot make the others look better. No p-values give an empty list.
+    """
+    return _adjusted(p_values, "holm")
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Benjamini & Hochberg's (1995) adjusted p-values: q < alpha keeps the expected *share* of false finds below alpha.
+
+    For exploratory lists (prompts, slices) only, never for the verdicts of a study. NaN as in :func:`holm`.
+    """
+    return _adjusted(p_values, "fdr_bh")
+
+
+def rank_sets(
+    names: Sequence[str], pairwise: Mapping[tuple[str, str], Verdict | Bounded]
+) -> dict[str, tuple[int, int]]:
+    """Best and worst rank that each arm may have, given what is known of the pairs; rank 1 is best.
+
+    ``best = 1 + arms that are significantly better``, ``worst = K - arms that are significantly worse``. If the pairwise
+    statements hold together with 95 % confidence (Holm-adjusted verdicts, or intervals at level 1 - 0.05 / pairs), so do
+    all rank sets. With nothing significant every arm has (1, K): there is no ranking.
+
+    Args:
+        names: the K arms.
+        pairwise: for each pair, once, in either order: what holds of a against b as a verdict, or a simultaneous
+            interval of a minus b, higher being better. Bounds of NaN and "equivalent" decide nothing.
+
+    Returns:
+        name -> (best, worst), in the order of ``names``.
+    """
+    better: dict[str, int] = dict.fromkeys(names, 0)
+    worse: dict[str, int] = dict.fromkeys(names, 0)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            sign = _direction(first, second, pairwise)
+            if sign:
+                winner, loser = (first, second) if sign > 0 else (second, first)
+                better[loser] += 1
+                worse[winner] += 1
+    return {name: (1 + better[name], len(names) - worse[name]) for name in names}
+
+
+def _direction(first: str, second: str, pairwise: Mapping[tuple[str, str], Verdict | Bounded]) -> int:
+    """Return +1 if ``first`` is significantly better, -1 if worse, 0 if that is not known."""
+    if (first, second) in pairwise:
+        return _sign(pairwise[first, second])
+    if (second, first) in pairwise:
+        return -_sign(pairwise[second, first])
+    raise UserError(f"arms '{first}' and '{second}' were not compared: rank sets need every pair")
+
+
+def _sign(statement: Verdict | Bounded) -> int:
+    if isinstance(statement, str):
+        return {"better": 1, "worse": -1}.get(statement, 0)
+    return int(statement.low > 0) - int(statement.high < 0)
+
+
+def _adjusted(p_values: Sequence[float], method: str) -> list[float]:
+    given: NDArray[np.float64] = np.asarray(p_values, dtype=np.float64)
+    if given.size == 0:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    missing = np.isnan(given)
+    adjusted = np.asarray(multipletests(np.where(missing, 1.0, given), method=method)[1], dtype=np.float64)
+    return np.where(missing, np.nan, adjusted).tolist()

@@ -1,0 +1,51 @@
+"""The study in the terminal: one table and one panel of plain words."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from trueup.study.format import plain
+from trueup.study.rows import ArmRow, Cell, arm_rows, shown_columns
+from trueup.study.schema import Study
+
+_HERE = ("gold", "proxy", "kl/sequence", "length")
+
+
+def study_table(study: Study) -> Table:
+    """Return a row per arm: scores with their intervals, KL, length, possible ranks and findings.
+
+    Names come from files that others wrote: control characters are taken out and markup is not interpreted.
+    """
+    wanted = (study["primary_metric"], *_HERE)
+    columns = [column for column in shown_columns(study) if column.metric in wanted]
+    table = Table(title=Text(plain(study["name"])), title_justify="left", header_style="bold", pad_edge=False)
+    table.add_column("Arm", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    table.add_column("Rank", justify="center")
+    table.add_column("Findings")
+    for row in arm_rows(study, columns):
+        table.add_row(Text(plain(row.label)), *map(_cell, row.cells), Text(row.ranks), _findings(row))
+    return table
+
+
+def verdict_panel(study: Study) -> RenderableType:
+    """Return the question, the verdict in sentences and the cautions that go with it."""
+    lines = [Text(plain(study["question"]), style="bold"), Text()]
+    lines += [Text(plain(verdict)) for verdict in study["verdicts"]] or [Text("No verdict was reached.")]
+    if study["cautions"]:
+        lines += [Text(), Text("Read with care:", style="yellow")]
+        lines += [Text(f"• {plain(caution)}") for caution in study["cautions"]]
+    return Panel(Group(*lines), title="Verdict", title_align="left", padding=(1, 2))
+
+
+def _cell(cell: Cell) -> Text:
+    return Text.assemble(cell.value, *([("\n" + cell.interval, "dim")] if cell.interval else []))
+
+
+def _findings(row: ArmRow) -> Text:
+    grave = "red" if "fatal" in row.findings else "yellow" if "warning" in row.findings else "dim"
+    return Text(row.findings, style=grave)

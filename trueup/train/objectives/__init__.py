@@ -1,0 +1,1 @@
+"""What a batch is worth to each method: forward pass, loss terms, metrics."""

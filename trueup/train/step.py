@@ -1,0 +1,114 @@
+"""One optimiser step: count the units, sum the gradients, divide once, check, clip, update."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trueup.errors import RunError
+from trueup.train.protocols import Objective, Tally
+
+
+@dataclass
+class TrainState:
+    """What an update changes: the model, the optimiser's moments, the schedule, the step count."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    step: int = 0
+
+
+def train_step(
+    state: TrainState, objective: Objective, batches: Sequence[Any], max_grad_norm: float
+) -> Mapping[str, float]:
+    """Make one update and return its metrics.
+
+    Every term is divided by the count of its unit over *all* micro-batches of the step, never by a micro-batch's own:
+    how the step is cut, packed or accumulated cannot change the gradient.
+
+    Raises:
+        RunError: the loss or the gradient norm is not finite; nothing has been updated.
+    """
+    state.model.train()
+    counts = count_units(objective, batches)
+    sums = _Sums()
+    for batch in batches:
+        tally = objective(state.model, batch)
+        _loss(tally, counts).backward()
+        sums.add(tally)
+    metrics = sums.means(counts)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True))
+    _require_finite(state.step, metrics["loss"], norm)
+    state.optimizer.step()
+    rate = state.scheduler.get_last_lr()[0]
+    state.scheduler.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    return {**metrics, "grad_norm": norm, "learning_rate": rate}
+
+
+@torch.no_grad()
+def evaluate_objective(model: nn.Module, objective: Objective, batches: Sequence[Any]) -> Mapping[str, float]:
+    """Return the objective's loss and metrics over held-out batches, weighted by true counts, without an update."""
+    was_training = model.training
+    model.eval()
+    counts = count_units(objective, batches)
+    sums = _Sums()
+    for batch in batches:
+        sums.add(objective(model, batch))
+    model.train(was_training)
+    return sums.means(counts)
+
+
+def count_units(objective: Objective, batches: Sequence[Any]) -> Mapping[str, float]:
+    """Sum each unit over the micro-batches."""
+    counts: dict[str, float] = defaultdict(float)
+    for batch in batches:
+        for unit, count in objective.units(batch).items():
+            counts[unit] += count
+    return counts
+
+
+def _loss(tally: Tally, counts: Mapping[str, float]) -> torch.Tensor:
+    parts = [term.total * (term.weight / counts[term.unit]) for term in tally.terms.values() if counts[term.unit]]
+    return torch.stack(parts).sum()
+
+
+def _require_finite(step: int, loss: float, norm: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise RunError(
+            f"step {step + 1}: loss {loss}, gradient norm {norm}: not finite, so the update was not made. "
+            "Lower optim.learning_rate, or look at this step's batch"
+        )
+
+
+class _Sums:
+    """Sums of terms and metrics over the micro-batches of a step."""
+
+    def __init__(self) -> None:
+        self.terms: dict[str, tuple[float, str, float]] = {}
+        self.metrics: dict[str, tuple[float, float]] = {}
+
+    def add(self, tally: Tally) -> None:
+        for name, term in tally.terms.items():
+            before = self.terms.get(name, (0.0, term.unit, term.weight))[0]
+            self.terms[name] = (before + float(term.total.detach()), term.unit, term.weight)
+        for name, (total, weight) in tally.metrics.items():
+            sum_, count = self.metrics.get(name, (0.0, 0.0))
+            self.metrics[name] = (sum_ + float(total), count + float(weight))
+
+    def means(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """The loss, each of its terms if there are several, and every metric that saw anything."""
+        parts = {name: total / counts[unit] for name, (total, unit, _) in self.terms.items() if counts[unit]}
+        loss = sum(self.terms[name][2] * value for name, value in parts.items())
+        named = {f"loss/{name}": value for name, value in parts.items()} if len(parts) > 1 else {}
+        means = {name: total / weight for name, (total, weight) in self.metrics.items() if weight}
+        return {"loss": float(loss), **named, **means}

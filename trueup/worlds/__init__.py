@@ -1,0 +1,1 @@
+"""The laboratory: synthetic worlds whose true reward, the gold score, is known exactly."""
