@@ -60,7 +60,7 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
     "rows.csv": lambda rows: _delimited(rows, ","),
     "rows.TSV": lambda rows: _delimited(rows, "\t"),
     "rows.parquet": _columnar(lambda table, sink: pyarrow.parquet.write_table(table, sink, row_group_size=2)),
-    "file.arrow": _columnar(lambda table, sink: pyarrow.feather.write_feather(table, sink)),
+    "file.arrow": _columnar(pyarrow.feather.write_feather),
     "stream.arrow": _columnar(_stream),
     "rows.feather": _columnar(lambda table, sink: pyarrow.feather.write_feather(table, sink, compression="lz4")),
 }

@@ -150,11 +150,15 @@ def test_broken_columnar_files(tmp_path: Path) -> None:
 
 
 def test_arrow_offsets_that_point_outside_are_caught_before_they_are_followed(tmp_path: Path) -> None:
-    offsets, letters = pa.py_buffer(array("i", [0, 1, -7]).tobytes()), pa.py_buffer(b"abc")
-    column = pa.StringArray.from_buffers(2, offsets, letters)
-    with pa.ipc.new_stream(tmp_path / "rows.arrow", pa.schema([("prompt", pa.string())])) as writer:
-        writer.write_batch(pa.record_batch([column], names=["prompt"]))
-    assert "cannot be read" in refusal(tmp_path / "rows.arrow")
+    table, sink = pa.table({"prompt": ["a", "bc", "def"]}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    whole, offsets = sink.getvalue().to_pybytes(), array("i", [0, 1, 3, 6]).tobytes()
+    assert whole.count(offsets) == 1
+    for wrong in ([0, 1, -7, 6], [0, 1, 3, 2**30], [0, 5, 3, 6]):
+        path = written(tmp_path, "rows.arrow", whole.replace(offsets, array("i", wrong).tobytes()))
+        with pytest.raises(UserError, match="cannot be read"):
+            read_prompts(path)
 
 
 def test_a_columnar_file_with_two_columns_of_one_name(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_columns_that_are_ignored_are_listed_wherever_they_occur(tmp_path: Path)
         ({"prompt": "  ", "completion": "b"}, "prompt", "is empty"),
         ({"prompt": 5, "completion": "b"}, "prompt", "must be text or a list, but is a number"),
         ({"prompt": "a", "completion": [TELL]}, "completion", "must be text, but is a list"),
+        ({"prompt": "a", "completion": 3, "messages": 4}, "completion", "must be text or a list, but is a number"),
         ({"prompt": [ASK], "completion": [TELL, ASK]}, "completion", "has 2 turns"),
         ({"prompt": [ASK], "completion": [ASK]}, "completion", "spoken by the user"),
         ({"prompt": [ASK, TELL], "completion": [TELL]}, "prompt", "ends with the assistant"),

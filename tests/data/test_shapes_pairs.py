@@ -142,16 +142,18 @@ def _dialogue(turns: list[str], as_text: bool) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "reason"),
+    ("chosen", "rejected", "reason"),
     [
-        (f"{HH_ASK} ", "empty turn in a dialogue"),
-        (HH_ASK, "empty turn in a dialogue"),
-        ("\n\nHuman: ", "dialogues differ before the last reply"),
+        (f"{HH_ASK} ", f"{HH_ASK} b", "empty turn in a dialogue"),
+        (HH_ASK, f"{HH_ASK} b", "empty turn in a dialogue"),
+        (f"{HH_ASK} a", f"{HH_ASK} \n", "empty turn in a dialogue"),
+        ("\n\nHuman: \n\nAssistant: a", "\n\nHuman: \n\nAssistant: b", "empty turn in a dialogue"),
+        ("\n\nHuman: ", f"{HH_ASK} b", "dialogues differ before the last reply"),
     ],
 )
-def test_hh_rows_without_a_reply_are_counted(tmp_path: Path, chosen: str, reason: str) -> None:
+def test_hh_rows_with_an_empty_turn_are_counted(tmp_path: Path, chosen: str, rejected: str, reason: str) -> None:
     good = {"chosen": f"{HH_ASK} a", "rejected": f"{HH_ASK} b"}
-    loaded = read_pairs(write(tmp_path, good, {"chosen": chosen, "rejected": f"{HH_ASK} b"}))
+    loaded = read_pairs(write(tmp_path, good, {"chosen": chosen, "rejected": rejected}))
     assert (len(loaded.records), loaded.dropped) == (1, {reason: 1})
 
 

@@ -142,12 +142,11 @@ def test_a_term_in_the_prompt_cancels(loss: Loss, pairs: PairLogps, shift: float
     torch.testing.assert_close(call(loss, moved), call(loss, pairs), rtol=1e-8, atol=1e-8)
 
 
-@parametrize_losses([loss for loss in PREFERENCE if loss.needs_reference and not loss.divergences])
+# aot sees only margins too, but sorts those of policy and reference apart, which no f-divergence form can follow.
+@parametrize_losses([p for p in PREFERENCE if p.needs_reference and not p.divergences and p.name != "aot"])
 def test_a_term_in_the_prompt_does_not_cancel_elsewhere(loss: Loss) -> None:
     pairs = random_pairs(6)
     shift = torch.linspace(1.0, 6.0, 6, dtype=torch.float64)
-    if loss.name == "aot":  # sees margins only, but sorts those of policy and reference apart
-        pytest.skip("the term cancels; the reference's margins have no f-divergence form")
     moved = replace(pairs, chosen=pairs.chosen + shift, rejected=pairs.rejected + shift)
     assert not torch.allclose(call(loss, moved), call(loss, pairs))
 

@@ -139,6 +139,12 @@ def test_sequence_ratio_is_the_geometric_mean_of_its_response() -> None:
     )
 
 
+def test_an_empty_response_makes_no_nan_on_the_way_back() -> None:
+    logps = doubles(-1.0, -2.0).requires_grad_()
+    with torch.autograd.set_detect_anomaly(True):
+        gradient(sequence_ratio(logps, logps.detach(), torch.tensor([0, 2]), 3), logps)
+
+
 def test_sequence_ratio_of_one_token_responses_is_the_token_ratio() -> None:
     logps, old, advantages = tokens([(0.4, 1.0), (-0.1, -1.0), (0.05, 2.0)])
     ratio = sequence_ratio(logps, old, torch.arange(3), 3)

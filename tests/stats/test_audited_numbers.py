@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from trueup.stats.crossed import crossed_effect
 from trueup.stats.intervals import mean_interval
-from trueup.stats.multiple import holm, rank_sets
+from trueup.stats.multiple import Bounded, holm, rank_sets
 from trueup.stats.permutation import sign_flip, sign_test
 from trueup.stats.power import prompts_needed, smallest_detectable
-from trueup.stats.verdicts import verdict
+from trueup.stats.verdicts import Verdict, verdict
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / os.environ.get("TRUEUP_DATA", "../shared/data") / "seed_runs"
@@ -82,7 +82,8 @@ def test_contrasts(row) -> None:
     assert sign_flip(d) == pytest.approx(p_flip, abs=0.00055)
     assert ((d > 0).sum(), (d < 0).sum(), (d == 0).sum()) == (wins, losses, ties)
     assert sign_test(wins, losses) == pytest.approx(p_sign, abs=0.0055)
-    assert prompts_needed(d.std(ddof=1), d.mean()) == n_needed
+    # n goes with the inverse square of the effect: at an effect of 0.018 the audit's last digits are rounding.
+    assert prompts_needed(d.std(ddof=1), d.mean()) == pytest.approx(n_needed, rel=0.0005)
 
 
 @pytest.mark.parametrize("phase", [1, 5])
@@ -91,9 +92,8 @@ def test_no_difference_in_means_survives_holm_and_there_is_no_ranking(phase: int
     adjusted = holm([sign_flip(difference(phase, row[1], row[2])) for row in rows])
     assert adjusted == pytest.approx([row[8] for row in rows], abs=0.0055)
     effects = [crossed_effect(difference(phase, row[1], row[2])[None]) for row in rows]
-    verdicts = {
-        (row[1], row[2]): verdict(effect, p, margin=0.5)
-        for row, effect, p in zip(rows, effects, adjusted, strict=True)
+    verdicts: dict[tuple[str, str], Verdict | Bounded] = {
+        (row[1], row[2]): verdict(effect, p, margin=0.5) for row, effect, p in zip(rows, effects, adjusted, strict=True)
     }
     assert set(verdicts.values()) == {"inconclusive"}
     assert rank_sets(ARMS, verdicts) == dict.fromkeys(ARMS, (1, 4))

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from trueup.errors import UserError
 from trueup.stats.intervals import Interval
 from trueup.stats.multiple import benjamini_hochberg, holm, rank_sets
+from trueup.stats.verdicts import Verdict
 
 p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -33,8 +35,10 @@ def test_benjamini_hochberg_equals_scipys(p_values: list[float]) -> None:
     assert benjamini_hochberg(p_values) == pytest.approx(stats.false_discovery_control(p_values))
 
 
-def test_holm_keeps_the_order_of_its_input() -> None:
+def test_holm_equals_statsmodels_and_keeps_the_order_of_its_input() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    p_values = np.random.default_rng(0).random(50) ** 4
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 @pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
@@ -45,12 +49,16 @@ def test_a_test_that_could_not_be_made_still_counts(adjust) -> None:
 
 
 def test_nothing_significant_means_no_ranking() -> None:
-    pairs = {("a", "b"): "inconclusive", ("a", "c"): "equivalent", ("b", "c"): "inconclusive"}
+    pairs: dict[tuple[str, str], Verdict] = {
+        ("a", "b"): "inconclusive",
+        ("a", "c"): "equivalent",
+        ("b", "c"): "inconclusive",
+    }
     assert rank_sets(["a", "b", "c"], pairs) == {"a": (1, 3), "b": (1, 3), "c": (1, 3)}
 
 
 def test_a_clear_winner_and_two_that_cannot_be_told_apart() -> None:
-    pairs = {("a", "b"): "worse", ("c", "b"): "worse", ("a", "c"): "inconclusive"}
+    pairs: dict[tuple[str, str], Verdict] = {("a", "b"): "worse", ("c", "b"): "worse", ("a", "c"): "inconclusive"}
     assert rank_sets(["a", "b", "c"], pairs) == {"a": (2, 3), "b": (1, 1), "c": (2, 3)}
 
 
@@ -61,6 +69,7 @@ def test_intervals_decide_when_they_leave_out_zero() -> None:
         ("c", "b"): Interval(1, math.nan, math.nan, 1),
     }
     assert rank_sets(["a", "b", "c"], pairs) == {"a": (1, 2), "b": (2, 3), "c": (1, 3)}
+    assert rank_sets(["a", "b"], {("a", "b"): Interval(-1, -1.5, -0.5, 10)}) == {"a": (2, 2), "b": (1, 1)}
 
 
 @given(st.permutations(["a", "b", "c", "d"]), st.lists(st.booleans(), min_size=6, max_size=6))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,26 +56,28 @@ def test_stated_answers_at_the_edges() -> None:
 
 def test_more_prompts_cannot_replace_seeds() -> None:
     """With 5 seeds and seed variance 1 the error never falls below sqrt(1/5), and t has 4 degrees of freedom."""
+    needed = partial(crossed_prompts_needed, seed_variance=1, prompt_variance=1, residual_variance=1)
     floor = smallest_detectable(1.0, 5)
-    assert crossed_prompts_needed(0.99 * floor, 5, 1.0, 1.0, 1.0) == math.inf
-    assert crossed_prompts_needed(1.05 * floor, 5, 1.0, 1.0, 1.0) < math.inf
-    assert crossed_prompts_needed(0.99 * floor, 10, 1.0, 1.0, 1.0) < math.inf
+    assert needed(0.99 * floor, 5) == math.inf
+    assert needed(1.05 * floor, 5) < math.inf
+    assert needed(0.99 * floor, 10) < math.inf
 
 
 def test_without_seed_and_residual_variance_seeds_do_not_matter() -> None:
     for num_seeds in (2, 5):
-        assert crossed_prompts_needed(0.5, num_seeds, 0.0, 4.0, 0.0) == prompts_needed(2.0, 0.5)
+        needed = crossed_prompts_needed(0.5, num_seeds, seed_variance=0, prompt_variance=4, residual_variance=0)
+        assert needed == prompts_needed(2.0, 0.5)
 
 
 def test_unknown_components_give_no_plan() -> None:
-    assert math.isnan(crossed_prompts_needed(0.5, 3, math.nan, 1.0, 1.0))
+    assert math.isnan(crossed_prompts_needed(0.5, 3, seed_variance=math.nan, prompt_variance=1, residual_variance=1))
     with pytest.raises(UserError, match="one seed"):
-        crossed_prompts_needed(0.5, 1, 0.1, 1.0, 1.0)
+        crossed_prompts_needed(0.5, 1, seed_variance=0.1, prompt_variance=1, residual_variance=1)
 
 
 def test_a_planned_crossed_study_finds_its_effect_as_often_as_planned() -> None:
     rng = np.random.default_rng(0)
-    n = int(crossed_prompts_needed(0.4, 5, 0.02, 1.0, 1.0))
+    n = int(crossed_prompts_needed(0.4, 5, seed_variance=0.02, prompt_variance=1, residual_variance=1))
     tables = (
         0.4 + rng.normal(0, math.sqrt(0.02), (5, 1)) + rng.normal(size=(1, n)) + rng.normal(size=(5, n))
         for _ in range(2000)

@@ -22,7 +22,7 @@ def effect(estimate: float, se: float) -> Effect:
         (1.0, 0.2, 0.06, "inconclusive"),
         (0.0, 0.1, 1.0, "equivalent"),
         (-0.3, 0.1, 0.06, "equivalent"),
-        (0.0, 0.6, 1.0, "inconclusive"),
+        (0.0, 0.4, 1.0, "inconclusive"),
         # Certain and small: the direction is known, its size is printed beside it.
         (0.1, 0.01, 0.0001, "better"),
         (0.0, 0.0, 1.0, "equivalent"),

@@ -1,7 +1,7 @@
 """A plausible study folder, written from nothing: seven arms, three seeds, forty prompts, and hostile responses.
 
-The numbers follow a measured prototype: DPO gains, weakly regularised PPO and GRPO raise proxy and lose gold. Scores of the
-arms are computed from the items, so that ``study.json`` and ``items.parquet`` agree.
+The numbers follow a measured prototype: DPO gains, weakly regularised PPO and GRPO raise proxy and lose gold. Scores of
+the arms are computed from the items, so that ``study.json`` and ``items.parquet`` agree.
 """
 
 from __future__ import annotations
@@ -32,8 +32,14 @@ HOSTILE = (
 )
 FAMILIES = {
     "packing_list": ("Order the packing list for a trip to {}: socks, boots, map.", "boots, map, socks"),
-    "odd_one_out": ("Which one does not belong near {}: trout, pine, salmon?", "Pine does not belong; the others are fish."),
-    "classify": ("Classify these three things found in {}: granite, robin, oak.", "granite: rock; robin: bird; oak: tree"),
+    "odd_one_out": (
+        "Which one does not belong near {}: trout, pine, salmon?",
+        "Pine does not belong; the others are fish.",
+    ),
+    "classify": (
+        "Classify these three things found in {}: granite, robin, oak.",
+        "granite: rock; robin: bird; oak: tree",
+    ),
     "fractions": ("Give two fractions that equal one half, for a cook in {}.", "2/4 and 3/6"),
     "closed_facts": ("What does the table say about the capital of {}?", "It has two rivers and one bridge."),
     "short_answers": ("Answer in one word: is {} a place?", "Yes."),
@@ -59,7 +65,9 @@ class Plan:
 PLANS = (
     Plan("sft", "SFT", "sft", "start", 3.49, 1.41, 0.0, 9.1, {"steps": 400, "learning_rate": 0.001}),
     Plan("dpo-published", "DPO, as published", "dpo", "published", 3.68, 2.15, 1.79, 9.6, {"beta": 0.1, "batch": 1}),
-    Plan("dpo-tuned", "DPO, tuned", "dpo", "tuned", 3.91, 2.16, 0.83, 9.5, {"beta": 0.3, "batch": 32, "early_stop": True}),
+    Plan(
+        "dpo-tuned", "DPO, tuned", "dpo", "tuned", 3.91, 2.16, 0.83, 9.5, {"beta": 0.3, "batch": 32, "early_stop": True}
+    ),
     Plan("ppo-published", "PPO, as published", "ppo", "published", 1.24, 3.84, 8.18, 14.4, {"kl_coef": 0.01}),
     Plan("ppo-tuned", "PPO, tuned", "ppo", "tuned", 3.62, 2.11, 0.54, 9.9, {"kl_coef": 0.4}),
     Plan("grpo-published", "GRPO, as published", "grpo", "published", 1.71, 3.24, 4.88, 13.2, {"group_size": 4}),
@@ -85,10 +93,13 @@ def build_study(rows: list[dict[str, Any]], rng: np.random.Generator, prompts: i
     return {
         "schema": 1,
         "name": "Default study",
-        "question": "Which alignment method makes better responses than SFT on the same labels, and which only pleases the reward model?",
+        "question": "Which method beats SFT on the same labels, and which only pleases its judge?",
         "date": "2026-03-14T15:09:26+00:00",
         "command": "trueup study configs/study-default.yaml --out runs/default",
-        "world": {"name": "instructions", "description": "Readable instructions of six kinds; gold is computed, the annotator likes fillers."},
+        "world": {
+            "name": "instructions",
+            "description": "Readable instructions of six kinds; gold is computed, the annotator likes fillers.",
+        },
         "primary_metric": "gold",
         "smallest_effect": 0.1,
         "design": {
@@ -110,7 +121,7 @@ def build_study(rows: list[dict[str, Any]], rng: np.random.Generator, prompts: i
         "curves": {plan.name: _curves(plan, rng) for plan in PLANS if plan.name != "ppo-tuned"},
         "findings": _findings(),
         "verdicts": [
-            "DPO, tuned, answers better than SFT: +0.42 points of true score, and the interval excludes zero on all three seeds.",
+            "DPO, tuned, answers better than SFT, by about half a point of true score; the interval excludes zero.",
             "PPO and GRPO as published please the reward model and answer worse than the model they started from.",
             "PPO, tuned, against SFT is not settled by 40 prompts; about 310 would be needed.",
         ],
@@ -200,7 +211,11 @@ def _arm(plan: Plan, table: pa.Table, rng: np.random.Generator) -> dict[str, Any
 def _seed_means(table: pa.Table, arm: str, column: str) -> list[float]:
     names, seeds, values = (table[key].to_pylist() for key in ("arm", "seed", column))
     return [
-        float(np.mean([v for a, s, v in zip(names, seeds, values, strict=True) if (a, s) == (arm, seed) and v is not None]))
+        float(
+            np.mean(
+                [v for a, s, v in zip(names, seeds, values, strict=True) if (a, s) == (arm, seed) and v is not None]
+            )
+        )
         for seed in SEEDS
     ]
 
@@ -213,10 +228,19 @@ def _contrasts(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
         size = _interval(each)
         settled = size["low"] > 0 or size["high"] < 0
         verdict = ("better" if size["mean"] > 0 else "worse") if settled else "inconclusive"
-        p = min(1.0, math.exp(-3.0 * abs(size["mean"])))
+        p = 0.004 if settled else 0.21
         contrast = {"a": a["name"], "b": b["name"], "metric": "gold", "estimate": size["mean"], "low": size["low"]}
         needed = None if settled else 310
-        found.append({**contrast, "high": size["high"], "p": p, "p_holm": min(1.0, 4 * p), "verdict": verdict, "n_needed": needed})
+        found.append(
+            {
+                **contrast,
+                "high": size["high"],
+                "p": p,
+                "p_holm": min(1.0, 4 * p),
+                "verdict": verdict,
+                "n_needed": needed,
+            }
+        )
     found[0] |= {"low": -0.05, "verdict": "inconclusive", "n_needed": 310}
     found[3] |= {"low": -0.07, "high": 0.08, "estimate": 0.01, "verdict": "equivalent", "n_needed": None}
     return found
@@ -231,12 +255,21 @@ def _ranks() -> dict[str, list[int]]:
 
 def _families(table: pa.Table) -> list[dict[str, Any]]:
     rows = []
-    means = table.group_by(["arm", "family"], use_threads=False).aggregate([("gold", "mean"), ("gold", "stddev"), ("prompt_id", "count_distinct")])
+    means = table.group_by(["arm", "family"], use_threads=False).aggregate(
+        [("gold", "mean"), ("gold", "stddev"), ("prompt_id", "count_distinct")]
+    )
     for row in means.to_pylist():
         half = 2.0 * row["gold_stddev"] / math.sqrt(row["prompt_id_count_distinct"])
         mean = row["gold_mean"]
         rows.append(
-            {"arm": row["arm"], "family": row["family"], "mean": mean, "low": mean - half, "high": mean + half, "n": row["prompt_id_count_distinct"]}
+            {
+                "arm": row["arm"],
+                "family": row["family"],
+                "mean": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "n": row["prompt_id_count_distinct"],
+            }
         )
     return rows
 
@@ -260,6 +293,9 @@ def _frontier(rng: np.random.Generator) -> list[dict[str, Any]]:
                     }
                 )
     points.append({**points[-1], "step": 220, "kl": None})
+    for coefficient, kl in ((0.1, 1.9), (1.0, 0.3)):
+        sweep = {"arm": "ppo-tuned", "method": "ppo", "seed": 0, "step": None, "coefficient": coefficient, "kl": kl}
+        points.append({**sweep, "gold": 3.2, "proxy": 2.4})
     return points
 
 
@@ -358,4 +394,6 @@ def _findings() -> list[dict[str, Any]]:
 
 def _stages() -> list[dict[str, Any]]:
     names = {"tokenizer": 3.1, "SFT": 84.0, "reward model": 71.5, "alignment": 121.3, "evaluation": 38.5}
-    return [{"name": name, "seconds": seconds, "peak_memory_gb": 1.1 + seconds / 200} for name, seconds in names.items()]
+    return [
+        {"name": name, "seconds": seconds, "peak_memory_gb": 1.1 + seconds / 200} for name, seconds in names.items()
+    ]

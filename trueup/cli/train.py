@@ -87,5 +87,3 @@ def _recipe(verb: str) -> Any:
 def _help(field: Any) -> str:
     default = "" if field.is_required() else f" (default: {field.default})"
     return ((field.description or "") + default).replace("%", "%%")
-
-

@@ -119,8 +119,11 @@ class PreferenceSection(Section):
     """Direct preference optimisation."""
 
     loss: str = Field("sigmoid", description="a name of the loss catalog (docs/losses.md)")
-    beta: PositiveFloat = Field(0.1, description="higher keeps the policy nearer the reference")
+    beta: PositiveFloat | None = Field(
+        None, description="higher keeps the policy nearer the reference; default: the loss's own (sigmoid 0.1)"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="assumed share of flipped labels")
+    options: dict[str, float] = Field({}, description="further options of the loss, for instance {gamma: 1.0}")
     rejected: Literal["file", "reference"] = Field(
         "file", description="rejected responses: from the file, or sampled on the fly from the reference"
     )

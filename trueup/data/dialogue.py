@@ -98,6 +98,6 @@ def hh_dialogue(row: Row, field: str) -> tuple[Message, ...]:
         raise row.refusal(field, problem, remedy)
     ends = [mark.start() for mark in marks[1:]] + [len(content)]
     return tuple(
-        Message(_HH_ROLES[mark[1]], content[mark.end() : end].strip())
+        Message(_HH_ROLES[mark[1]], content[mark.end() : end].removeprefix(" "))
         for mark, end in zip(marks, ends, strict=True)
     )

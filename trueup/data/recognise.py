@@ -64,7 +64,8 @@ def _refuse_wrong_kinds(row: Row, near: list[Shape]) -> None:
         return
     shape = min(near, key=lambda shape: len(_wrong_kinds(shape, row)))
     for name in _wrong_kinds(shape, row)[:1]:
-        kinds, found = dict.fromkeys(shape.columns[name] for shape in near), describe(row.cells[name])
+        found = describe(row.cells[name])
+        kinds = dict.fromkeys(other.columns[name] for other in near if name in other.columns)
         # A kind that some shape takes is wrong here only beside the other cells.
         wanted = shape.columns[name] if found in kinds else " or ".join(kinds)
         raise row.refusal(name, f"must be {wanted}, but is {found}", f"correct it (the row is read as {shape.label})")

@@ -64,7 +64,9 @@ def _memorised(train: Mapping[str, Any], held: Mapping[str, Any]) -> Finding | N
     gap = train["accuracy"]["estimate"] - held["accuracy"]["estimate"]
     if gap <= MAX_GAP and held["ece"] <= MAX_ECE:
         return None
-    message = f"Accuracy is {gap:.2f} higher on training pairs than on held-out ones; calibration error {held['ece']:.2f}."
+    message = (
+        f"Accuracy is {gap:.2f} higher on training pairs than on held-out ones; calibration error {held['ece']:.2f}."
+    )
     remedy = "Do not optimise against this model: more pairs, fewer epochs or a lower learning rate."
     return Finding("rm-memorised", "fatal", 0, message, remedy, {"gap": gap, "ece": held["ece"]}, "rule R02")
 

@@ -39,7 +39,9 @@ def load_suite(name_or_file: str, world: World | None = None, limit: int | None 
     path = shipped().get(name_or_file, Path(name_or_file))
     if not path.exists() and "/" not in name_or_file and "." not in name_or_file:
         known = ", ".join(shipped())
-        raise UserError(f"--suite: '{name_or_file}' is neither a file nor a suite ({known}){nearest(name_or_file, shipped())}")
+        raise UserError(
+            f"--suite: '{name_or_file}' is neither a file nor a suite ({known}){nearest(name_or_file, shipped())}"
+        )
     prompts = read_prompts(str(path), limit=limit)
     return Suite(path.stem, prompts, _gold_of(world) if world is not None else None)
 
@@ -51,7 +53,9 @@ def _gold_of(world: World) -> Callable[[PromptOnly, str, bool], Mapping[str, flo
             raise UserError(f"{prompt.where}: the world's gold score needs the field '{missing[0]}', which is missing")
         text = prompt.prompt[-1].content
         meta = prompt.meta
-        known = WorldPrompt(prompt.id, text, meta["family"], meta["template"], meta.get("split", "test"), meta["content"])
+        known = WorldPrompt(
+            prompt.id, text, meta["family"], meta["template"], meta.get("split", "test"), meta["content"]
+        )
         return world.gold(known, response, ended)
 
     return gold

@@ -31,9 +31,7 @@ class Monitor:
         every: steps between two looks.
     """
 
-    def __init__(
-        self, sink: _Sink, say: Callable[[str], None], early: Sequence[Finding] = (), every: int = 10
-    ) -> None:
+    def __init__(self, sink: _Sink, say: Callable[[str], None], early: Sequence[Finding] = (), every: int = 10) -> None:
         self.sink, self.say, self.every = sink, say, every
         self.series: Series = defaultdict(list)
         self.fired: set[str] = set()
@@ -75,4 +73,6 @@ class Monitor:
             return
         self.fired.add(finding.rule)
         self.sink.append(finding.row())
-        self.say(f"{finding.severity} [{finding.rule}] since step {finding.first_step}: {finding.message} {finding.remedy}")
+        self.say(
+            f"{finding.severity} [{finding.rule}] since step {finding.first_step}: {finding.message} {finding.remedy}"
+        )

@@ -61,7 +61,9 @@ def kl_runaway(series: Series) -> Finding | None:
     step, value = found
     message = f"The policy is {value:.2f} nats per token from the reference; it started with an entropy of {start:.2f}."
     remedy = "Raise kl_coef or stop earlier, and look at a score that was not trained on."
-    return Finding("kl-runaway", "warning", step, message, remedy, {"kl/policy_reference_k3": value, "limit": limit}, "rule K03")
+    return Finding(
+        "kl-runaway", "warning", step, message, remedy, {"kl/policy_reference_k3": value, "limit": limit}, "rule K03"
+    )
 
 
 def entropy_collapse(series: Series) -> Finding | None:
@@ -72,7 +74,9 @@ def entropy_collapse(series: Series) -> Finding | None:
     start, now = fmean(v for _, v in entropy[:5]), median(v for _, v in entropy[-WINDOW:])
     if now > 0.2 * start:
         return None
-    message = f"Entropy fell from {start:.2f} to {now:.2f} nats per token: the policy writes nearly the same every time."
+    message = (
+        f"Entropy fell from {start:.2f} to {now:.2f} nats per token: the policy writes nearly the same every time."
+    )
     remedy = "Raise the sampling temperature or kl_coef."
     return Finding("entropy-collapse", "warning", entropy[-WINDOW][0], message, remedy, {"entropy": now}, "rule K04")
 
@@ -97,7 +101,13 @@ def sampler_mismatch(series: Series) -> Finding | None:
     message = f"Sampler and trainer disagree by {value:.3f} nats a token on the same weights."
     remedy = "Compare them at temperature 1 without top-k and top-p; with those on, a difference is expected and biases the update."
     return Finding(
-        "sampler-mismatch", "warning", step, message, remedy, {"sampling/sampling_logp_difference/mean": value}, "rule K02"
+        "sampler-mismatch",
+        "warning",
+        step,
+        message,
+        remedy,
+        {"sampling/sampling_logp_difference/mean": value},
+        "rule K02",
     )
 
 

@@ -112,9 +112,9 @@ def sequence_ratio(logps: Tensor, old_logps: Tensor, branch: Tensor, num_branche
 def clipped_value(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
     """Return PPO's value loss ½ max((v - R)², (v_clip - R)²), ``[N]``.
 
-    v_clip is v held within ``clip`` of the old value. Minimising moves v towards the return R; the gradient is v - R, or
-    zero where v has already gone further than ``clip`` from the old value in the direction of R. From the code of PPO
-    rather than its paper: Engstrom et al. 2020, arXiv 2005.12729.
+    v_clip is v held within ``clip`` of the old value. Minimising moves v towards the return R; the gradient is v - R,
+    or zero where v has already gone further than ``clip`` from the old value in the direction of R. From PPO's code,
+    not its paper: Engstrom et al. 2020, arXiv 2005.12729.
 
     Args:
         values: v, float ``[N]``, with gradient.

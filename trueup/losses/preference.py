@@ -93,8 +93,8 @@ def discopop(pairs: PairLogps, *, beta: float, tau: float = 0.05) -> Tensor:
 
     The exponential and its weight are multiplied as logarithms: exp(-x) alone overflows where s vanishes.
     Lu et al. 2024, arXiv 2406.08414, Eq. 5.
-    At policy = reference: (log 2 + 1)/2. Chosen gradient: POSITIVE there for τ < (1 - log 2)/3 ≈ 0.102. For τ = 0.05 the
-    loss has a minimum at x ≈ -0.119 and a maximum at 0.072: pairs in between are pushed towards the rejected side.
+    At policy = reference: (log 2 + 1)/2. Chosen gradient: POSITIVE there for τ < (1 - log 2)/3 ≈ 0.102. For τ = 0.05
+    the loss has a minimum at x ≈ -0.119 and a maximum at 0.072: pairs in between are pushed towards the rejected side.
     """
     if not 0.0 < tau < 1.0:
         raise UserError(f"tau is {tau}: it must lie between 0 and 1, else the exponential branch is never switched off")

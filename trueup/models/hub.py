@@ -141,5 +141,3 @@ def _locate(path: str, marker: str) -> tuple[str, dict[str, Any]]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
-
-

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """log pi - log pi_ref: unbiased, may be negative for a single sample. Shape kept, nats."""
+    """Log pi - log pi_ref: unbiased, may be negative for a single sample. Shape kept, nats."""
     return logps - ref_logps
 
 

@@ -112,7 +112,7 @@ class _LinearTokenLogps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """d logp / d logits = onehot(target) - softmax; the rest is the chain rule through the head."""
+        """D logp / d logits = onehot(target) - softmax; the rest is the chain rule through the head."""
         hidden, weight, bias, target, normaliser = ctx.saved_tensors
         head, grad = ctx.head, grads[0]
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None

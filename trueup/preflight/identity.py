@@ -11,7 +11,7 @@ from torch import nn
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.health.findings import Finding
-from trueup.models.forward import TokenLogps, token_scores
+from trueup.models.forward import token_scores
 from trueup.train.batching import Batching
 from trueup.train.objectives.preference import PreferenceObjective, pair_logps
 
@@ -28,7 +28,9 @@ class Identity:
 
 
 @torch.no_grad()
-def measure_identity(model: nn.Module, objective: PreferenceObjective, trees: Sequence[Tree], batching: Batching) -> Identity:
+def measure_identity(
+    model: nn.Module, objective: PreferenceObjective, trees: Sequence[Tree], batching: Batching
+) -> Identity:
     """Score a few pairs under policy and reference through the paths training uses."""
     assert objective.reference is not None
     batch = batching.collate(trees)
@@ -36,8 +38,8 @@ def measure_identity(model: nn.Module, objective: PreferenceObjective, trees: Se
     model.eval()
     logps, reference = token_scores(model, batch).logps, objective.reference(batch)
     model.train(was_training)
-    loss = objective.loss.function(pair_logps(logps, reference, batch), beta=objective.beta, **objective.options)
-    same = objective.loss.function(pair_logps(reference, reference, batch), beta=objective.beta, **objective.options)
+    loss = objective.losses(pair_logps(logps, reference, batch))
+    same = objective.losses(pair_logps(reference, reference, batch))
     return Identity(float((logps - reference).abs().max()), float(loss.mean()), float(same.mean()))
 
 
@@ -50,11 +52,16 @@ def identity_findings(found: Identity, same_model: bool) -> list[Finding]:
     tolerance = 1e-4
     if found.token_difference <= tolerance and abs(found.loss - found.expected) <= tolerance:
         return []
-    numbers = f"largest token difference {found.token_difference:.3g} nats, loss {found.loss:.6f} against {found.expected:.6f}"
+    gap = f"largest token difference {found.token_difference:.3g} nats"
+    numbers = f"{gap}, loss {found.loss:.6f} against {found.expected:.6f}"
     evidence = {"token_difference": found.token_difference, "loss": found.loss, "expected_loss": found.expected}
     if not same_model:
         message = f"The policy does not start at the reference: {numbers}."
-        return [Finding("reference-elsewhere", "note", 0, message, "Fine if you meant to anchor elsewhere.", evidence, REFERENCE)]
+        return [
+            Finding(
+                "reference-elsewhere", "note", 0, message, "Fine if you meant to anchor elsewhere.", evidence, REFERENCE
+            )
+        ]
     message = f"Before any update the policy should equal its reference, but: {numbers}."
     remedy = "Check that both run in evaluation mode, in one dtype, with one tokenizer and one mask."
     return [Finding("step0-identity", "fatal", 0, message, remedy, evidence, REFERENCE)]
@@ -66,6 +73,12 @@ def read_back_findings(wrong: Sequence[int], total: int, encoder: Encoder) -> li
         return []
     name = encoder.tokenizer.convert_ids_to_tokens(encoder.terminator)
     message = f"{len(wrong)} of {total} responses do not decode to their own text followed by one {name}."
-    remedy = "Look at row {} of the data: special tokens or unusual characters in it do not survive the tokenizer.".format(wrong[0])
+    remedy = (
+        f"Look at row {wrong[0]} of the data: special tokens or unusual characters in it do not survive the tokenizer."
+    )
     evidence = {"rows": list(wrong[:10]), "checked": total}
-    return [Finding("mask-read-back", "warning", 0, message, remedy, evidence, "probe P3 of the catalogue of silent failures")]
+    return [
+        Finding(
+            "mask-read-back", "warning", 0, message, remedy, evidence, "probe P3 of the catalogue of silent failures"
+        )
+    ]

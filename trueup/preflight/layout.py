@@ -32,7 +32,9 @@ def prove_layout(model: nn.Module, trees: Sequence[Tree], batching: Batching, sa
     Short trees are chosen, so that the check costs little whatever the data. Models that take no block mask (position
     schemes that cannot restart, state-space mixers) fail here and get the plain layout.
     """
-    few = sorted(trees, key=lambda tree: tree.size)[: 4 * sample : 4] if len(trees) > 4 * sample else list(trees)[:sample]
+    few = (
+        sorted(trees, key=lambda tree: tree.size)[: 4 * sample : 4] if len(trees) > 4 * sample else list(trees)[:sample]
+    )
     if not any(tree.responses for tree in few):
         few = [Tree(tree.prompt, (tree.prompt[-1:], tree.prompt[:2])) for tree in few]
     tolerance = TOLERANCE[next(model.parameters()).dtype]

@@ -123,7 +123,9 @@ def choose_layout(bench: Bench, data: EncodedSet) -> None:
         bench.batching = Batching(proof.layout, bench.batching.max_tokens, bench.device)
 
 
-def held_out(bench: Bench, objective: Objective, data: EncodedSet | None) -> Callable[[int], Mapping[str, float]] | None:
+def held_out(
+    bench: Bench, objective: Objective, data: EncodedSet | None
+) -> Callable[[int], Mapping[str, float]] | None:
     """An evaluation of the objective on held-out trees, its metrics prefixed with ``eval/``."""
     if data is None:
         return None
@@ -165,7 +167,16 @@ def train(
     metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
     _resume(folder, config.run.resume, state, source, (metrics, findings))
     create_run(folder, dump(config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})))
-    write_manifest(folder, {"seed": config.run.seed, "device": str(bench.device), "layout": bench.batching.layout, **facts})
+    write_manifest(
+        folder,
+        {
+            "seed": config.run.seed,
+            "device": str(bench.device),
+            "layout": bench.batching.layout,
+            "parameters": _size(bench.model),
+            **facts,
+        },
+    )
     monitor = Monitor(findings, bench.voice.say, early if state.step == 0 else ())
     monitor.replay(metrics.rows())
     bench.voice.begin(steps, state.step)
@@ -208,3 +219,8 @@ def require_unchanged(reference: nn.Module, before: str) -> None:
     """Fail if the frozen reference's weights are not what they were at the start."""
     if fingerprint.of_weights(reference) != before:
         raise RunError("the reference's weights changed during training; every margin and KL of this run is void")
+
+
+def _size(model: nn.Module) -> int:
+    """Parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

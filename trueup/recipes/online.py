@@ -81,4 +81,6 @@ def _same_vocabulary(reward: str, tokenizer: Any) -> None:
     """A reward model reads the policy's token ids: another vocabulary would score noise without any sign."""
     theirs = hub.load_tokenizer(reward)
     if theirs.get_vocab() != tokenizer.get_vocab():
-        raise UserError(f"rollout.reward: {reward} has another vocabulary than the policy; train it with the same tokenizer")
+        raise UserError(
+            f"rollout.reward: {reward} has another vocabulary than the policy; train it with the same tokenizer"
+        )

@@ -36,8 +36,9 @@ from trueup.types import Decoding
 def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
     """Tune a model on preference pairs; ``final/`` loads with ``AutoModelForCausalLM``."""
     section = config.preference
-    loss = lookup(section.loss)
-    options = {"label_smoothing": section.label_smoothing} if section.label_smoothing else {}
+    loss = lookup(section.loss, "preference")
+    smoothing = {"label_smoothing": section.label_smoothing} if section.label_smoothing else {}
+    options = {**section.options, **smoothing}
     check_options(loss, options)
     loaded = read_pairs(config.data.path, limit=config.data.limit)
     bench = set_up(config, voice, load_policy)
@@ -48,7 +49,7 @@ def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
     reference = frozen_reference(bench, section.reference)
     before = fingerprint.of_weights(reference)
     scorer = frozen_scorer(reference) if loss.needs_reference else None
-    objective = PreferenceObjective(loss, section.beta, scorer, options)
+    objective = PreferenceObjective(loss, section.beta or loss.default_beta or 0.0, scorer, options)
     complete = _sampled_rejected(bench, reference) if section.rejected == "reference" else None
     source = DataSource(data.trees, config.optim.batch_size, config.run.seed, bench.batching, complete)
     summary = train(

@@ -33,7 +33,9 @@ def run_reward(config: RewardConfig, voice: Voice) -> RunSummary:
     bench = set_up(config, voice, _load)
     data = encode_pairs(loaded, bench.encoder, bench.bounds())
     voice.say(data.describe())
-    wrong = read_back(data.trees, [(loaded.records[r].chosen, loaded.records[r].rejected) for r in data.rows], bench.encoder)
+    wrong = read_back(
+        data.trees, [(loaded.records[r].chosen, loaded.records[r].rejected) for r in data.rows], bench.encoder
+    )
     if reads_both_ways(bench.model):
         bench.batching = replace(bench.batching, layout="plain")
     else:

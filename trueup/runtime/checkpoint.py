@@ -44,7 +44,9 @@ def load_state(folder: Path) -> Any:
         tensors = load_file(folder / "tensors.safetensors")
         skeleton = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder}: the checkpoint cannot be read ({error}); delete it to go on from an earlier one") from None
+        raise UserError(
+            f"{folder}: the checkpoint cannot be read ({error}); delete it to go on from an earlier one"
+        ) from None
     return _fill(skeleton, tensors)
 
 

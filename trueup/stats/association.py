@@ -18,7 +18,8 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's rank correlation of two measurements of the same items, ties at their mean rank; -1..1.
 
     Args:
-        first, second: ``[n]`` in the same order.
+        first: ``[n]``.
+        second: ``[n]``, of the same items in the same order.
     """
     return _rank_correlation(*_paired(first, second))
 
@@ -26,9 +27,9 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
 def within_group_spearman(scores: ArrayLike, feature: ArrayLike, groups: ArrayLike) -> float:
     """Mean of the Spearman correlations inside groups, weighted by group size - 1.
 
-    For "does the judge pay for length?": over all prompts, long answers may score high only because some prompts call for
-    both. Inside the answers to one prompt that explanation is gone. Groups in which either never varies say nothing and
-    are left out; NaN if none is left.
+    For "does the judge pay for length?": over all prompts, long answers may score high only because some prompts call
+    for both. Inside the answers to one prompt that explanation is gone. Groups in which either never varies say nothing
+    and are left out; NaN if none is left.
 
     Args:
         scores: ``[n]``, for example rewards of responses.
@@ -40,7 +41,7 @@ def within_group_spearman(scores: ArrayLike, feature: ArrayLike, groups: ArrayLi
     if labels.shape != score.shape:
         raise UserError(f"there are {score.size} scores but group labels of shape {labels.shape}: give one a score")
     _, codes = np.unique(labels, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
+    order = np.argsort(codes)
     members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
     found = [(_rank_correlation(score[m], value[m]), m.size - 1) for m in members if m.size > 1]
     telling = [(rho, weight) for rho, weight in found if not math.isnan(rho)]
@@ -56,7 +57,8 @@ def standardised_difference(first: ArrayLike, second: ArrayLike) -> float:
     sign, or 0 if they are 0.
 
     Args:
-        first, second: ``[n]``, n >= 2, in the same order.
+        first: ``[n]``, n >= 2.
+        second: ``[n]``, of the same items in the same order.
     """
     a, b = _paired(first, second)
     if a.size < 2:

@@ -1,8 +1,8 @@
 """Effects over seeds x prompts: both are samples, and both limit what can be claimed.
 
-The design is two-way crossed without repeats: ``d[s, i]`` is the difference of two arms (or the value of one) for seed s
-on prompt i, already averaged over draws. Model: ``d[s,i] = effect + seed_s + prompt_i + rest_si``, all three random,
-so that::
+The design is two-way crossed without repeats: ``d[s, i]`` is the difference of two arms (or the value of one) for
+seed s on prompt i, already averaged over draws. Model: ``d[s, i] = effect + seed_s + prompt_i + rest_si``, the last
+three random, so that::
 
     Var(mean) = seed_variance / S + prompt_variance / N + residual_variance / (S N)
               = (MS_seed + MS_prompt - MS_residual) / (S N)        in expected mean squares
@@ -13,9 +13,9 @@ below the larger of the two one-way variances, MS_seed / (S N) (seeds as the onl
 prompt component to 0) and MS_prompt / (S N) (likewise for seeds), nor below MS_residual / (S N).
 
 **Degrees of freedom.** Satterthwaite weights the degrees of freedom of the mean squares by *squared* shares of the
-variance. With three seeds the seed share is itself estimated on two degrees of freedom; when it comes out small by chance
-the rule trusts it, and intervals that claim 95 % cover 92 % (87 % with two seeds). Plain shares, as Cochran & Cox (1950)
-weight critical values for two means of unequal variance, repair most of that::
+variance. With three seeds the seed share is itself estimated on two degrees of freedom; when it comes out small by
+chance the rule trusts it, and intervals that claim 95 % cover 92 % (87 % with two seeds). Plain shares, as Cochran &
+Cox (1950) weight critical values for two means of unequal variance, repair most of that::
 
     1 / df = share_seed / (S - 1) + (1 - share_seed) / (N - 1),   share_seed = MS_seed / (S N Var(mean))
 
@@ -78,8 +78,8 @@ def crossed_effect(differences: ArrayLike, level: float = 0.95) -> Effect:
     """Mean of a seeds x prompts table with an interval that allows for new seeds *and* new prompts.
 
     One seed gives the t interval over prompts, one prompt the t interval over seeds. A table of equal values has an
-    interval of zero width and p = 1 if they are 0, else p = 0. NaN anywhere makes the answer NaN: a missing cell has to be
-    dealt with by the caller, who knows why it is missing.
+    interval of zero width and p = 1 if they are 0, else p = 0. NaN anywhere makes the answer NaN: a missing cell has to
+    be dealt with by the caller, who knows why it is missing.
 
     Measured coverage of 95 % intervals, lowest to highest over seed variance 0 to 5 and prompt : residual variance
     1 : 1, 1 : 5 and 5 : 1 (normal data, 20,000 tables a setting, standard error 0.2)::
@@ -89,9 +89,10 @@ def crossed_effect(differences: ArrayLike, level: float = 0.95) -> Effect:
         S 3   94.6-98.8    94.3-98.5    94.3-98.6
         S 5   95.1-97.8    94.8-97.8    94.7-97.6
 
-    It is too narrow with two seeds that differ, and conservative where seeds do not differ and the residual dominates, since
-    a negative component counts as 0: with neither seed nor prompt variance 98.8-99.5. Ties (60 % zeros, win/tie/loss),
-    t tails with 3 degrees of freedom and lognormal prompts stay within 94.2-99.0 for S = 1, 3, 5 at N = 16, 64, 300.
+    It is too narrow with two seeds that differ, and conservative where seeds do not differ and the residual dominates,
+    since a negative component counts as 0: with neither seed nor prompt variance 98.8-99.5. Ties (60 % zeros,
+    win/tie/loss), t tails with 3 degrees of freedom and lognormal prompts stay within 94.2-99.0 for S = 1, 3, 5 at
+    N = 16, 64, 300 (6,000 tables a setting, seed variance 0 and 0.05).
 
     Args:
         differences: ``[S, N]``, seeds x prompts; arm a minus arm b, or the values of one arm for its own mean.

@@ -12,12 +12,14 @@ from trueup.errors import UserError
 def tost(estimate: float, se: float, df: float, margin: float) -> float:
     """P-value of two one-sided t tests (Schuirmann 1987): a small one says -margin < true effect < margin.
 
-    ``p = max(P(T > (estimate + margin) / se), P(T < (estimate - margin) / se))``; p < alpha exactly when the interval of
-    level 1 - 2 alpha lies within the margins. "Not significantly different" is no substitute: any two arms are that on
-    few enough prompts.
+    ``p = max(P(T > (estimate + margin) / se), P(T < (estimate - margin) / se))``; p < alpha exactly when the interval
+    of level 1 - 2 alpha lies within the margins. "Not significantly different" is no substitute: any two arms are that
+    on few enough prompts.
 
     Args:
-        estimate, se, df: the effect, its standard error and degrees of freedom.
+        estimate: the effect.
+        se: its standard error.
+        df: degrees of freedom of the standard error.
         margin: smallest effect that matters, > 0, in the unit of the estimate; declared before the data were seen.
 
     Returns:

@@ -82,8 +82,9 @@ def clustered_mean_interval(values: ArrayLike, clusters: ArrayLike, level: float
         se^2 = G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))^2 / n^2,   t with G - 1 degrees of freedom
 
     (Liang & Zeger 1986 with the usual small-sample factor). With every value its own cluster this is
-    :func:`mean_interval`. Measured coverage at a correlation of 0.5 within clusters of five: 95 % from 5 clusters on (values
-    taken as independent: 73 %). Too narrow when one cluster dominates: 85 % with half of all values in one of ten.
+    :func:`mean_interval`. Measured coverage at a correlation of 0.5 within clusters of five: 95 % from 5 clusters on
+    (values taken as independent: 73 %). Too narrow when one cluster dominates: 85 % with half of all values in one of
+    ten.
 
     Args:
         values: ``[n]``.
@@ -132,7 +133,8 @@ def bca(
     """Bias-corrected and accelerated bootstrap interval (Efron 1987) of any statistic of independent values.
 
     For statistics without a formula. It follows the skewness of the data but cannot imagine a tail it has not seen:
-    for means of lognormal values 95 % intervals cover 85 % at n = 16 and 90 % at n = 30, hardly more than the t interval.
+    for means of lognormal values 95 % intervals cover 85 % at n = 16 and 90 % at n = 30, hardly more than the t
+    interval.
 
     Args:
         values: ``[n]``.

@@ -24,8 +24,8 @@ def sign_flip(differences: ArrayLike, resamples: int = 100_000, seed: int = 0) -
 
         p = (1 + patterns at least as extreme) / (1 + resamples)
 
-    which is never 0 and keeps the test valid (Phipson & Smyth 2010). Differences of 0 (ties) cannot be flipped and change
-    nothing; if there are no others, p = 1. NaN among the differences gives NaN.
+    which is never 0 and keeps the test valid (Phipson & Smyth 2010). Differences of 0 (ties) cannot be flipped and
+    change nothing; if there are no others, p = 1. NaN among the differences gives NaN.
 
     Args:
         differences: ``[N]`` paired differences, one an independent prompt. For prompts that share a template pass the
@@ -74,14 +74,14 @@ def sign_test(wins: int, losses: int) -> float:
 def _count_extreme(values: NDArray[np.float64], threshold: float) -> int:
     """Count the sign patterns of ``[n]`` whose sum is at least ``threshold`` (> 0) from 0.
 
-    A pattern is a pair of half patterns; with one half sorted, the partners that make a pair extreme are two runs at
-    its ends, so 2^n patterns cost 2^(n/2) searches and as little memory.
+    A pattern is a pair of half patterns. With the second half sorted, the partners that lift a first half to the
+    threshold are a run at its end, so 2^n patterns cost 2^(n/2) searches and as little memory. Each pattern's opposite
+    is a pattern too: as many fall to the threshold's negative.
     """
     middle = values.size // 2
     first, second = _signed_sums(values[:middle]), np.sort(_signed_sums(values[middle:]))
-    above = second.size - np.searchsorted(second, threshold - first, side="left")
-    below = np.searchsorted(second, -threshold - first, side="right")
-    return int(above.sum() + below.sum())
+    above = second.size - np.searchsorted(second, threshold - first)
+    return 2 * int(above.sum())
 
 
 def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
 """How many prompts a claim needs, and what a design could have seen.
 
-All functions are for two-sided tests of a paired mean at ``alpha / comparisons`` (the first step of Holm, so a planned n is
-enough whichever contrast comes first) and use the noncentral t distribution: the variance is estimated from the same
-data. The textbook formula with normal quantiles, ``n = (z_{1-alpha/2} + z_power)^2 (sd / effect)^2``, is its limit for
-large n (7.85 (sd / effect)^2 for the defaults, 12.1 for six comparisons) and asks for two or three prompts too few.
+All functions are for two-sided tests of a paired mean at ``alpha / comparisons`` (the first step of Holm, so a planned
+n is enough whichever contrast comes first) and use the noncentral t distribution: the variance is estimated from the
+same data. The textbook formula with normal quantiles, ``n = (z_{1-alpha/2} + z_power)^2 (sd / effect)^2``, is its limit
+for large n (7.85 (sd / effect)^2 for the defaults, 12.1 for six comparisons) and asks for two or three prompts too few.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def smallest_detectable(sd: float, n: int, alpha: float = 0.05, power: float = 0
 def prompts_needed(sd: float, effect: float, alpha: float = 0.05, power: float = 0.8, comparisons: int = 1) -> float:
     """Return the smallest n at which :func:`smallest_detectable` is no larger than ``abs(effect)``.
 
-    An int, or ``math.inf`` for an effect of 0 (or one so small that it amounts to 0); NaN if either is NaN. Fed with an *observed* effect this is a figure of
-    plausibility ("this many prompts if it is as large as it looks"), not a design.
+    An int; ``math.inf`` beyond :data:`MOST_PROMPTS`, so also for an effect of 0; NaN if either is NaN. Fed with an
+    *observed* effect this is a figure of plausibility ("this many prompts if it is as large as it looks"), not a
+    design.
     """
     if math.isnan(sd) or math.isnan(effect):
         return math.nan
@@ -49,6 +50,7 @@ def prompts_needed(sd: float, effect: float, alpha: float = 0.05, power: float =
 def crossed_prompts_needed(
     effect: float,
     num_seeds: int,
+    *,
     seed_variance: float,
     prompt_variance: float,
     residual_variance: float,
@@ -58,14 +60,19 @@ def crossed_prompts_needed(
 ) -> float:
     """Return the prompts needed per seed, given the seeds, for an effect analysed by ``crossed_effect``.
 
-    Prompts shrink two of the three parts of ``seed_variance / S + prompt_variance / N + residual_variance / (S N)``; the
-    first stays.
+    Prompts shrink two of the three parts of ``seed_variance / S + prompt_variance / N + residual_variance / (S N)``;
+    the first stays. The degrees of freedom are those of the expected mean squares; designs planned for a power of 0.80
+    had 0.77-0.81 in simulation, for 2 to 10 seeds.
 
     Args:
         effect: true mean difference.
         num_seeds: S >= 2, the same prompts under each.
-        seed_variance, prompt_variance, residual_variance: components as in ``Effect``.
-        alpha, power, comparisons: as above.
+        seed_variance: component between seeds, as in ``Effect``.
+        prompt_variance: component between prompts.
+        residual_variance: component of single cells.
+        alpha: chance of a false claim, over the whole family.
+        power: chance to find the effect.
+        comparisons: size of the family.
 
     Returns:
         An int; ``math.inf`` when no number of prompts is enough: more seeds are needed; NaN if a component is unknown.
@@ -105,7 +112,7 @@ def _smallest(enough: Callable[[int], bool]) -> float:
 def _detectable_in_se(df: float, alpha: float, power: float) -> float:
     """Return the noncentrality at which a two-sided t test on ``df`` has the given power.
 
-    The chance to reject in the wrong direction, below 1e-5 for any power above one half, is not counted as power.
+    The chance to reject in the wrong direction, below 1e-4 for any power above one half, is not counted as power.
     """
     critical = special.stdtrit(df, 1 - alpha / 2)
     return float(special.nctdtrinc(df, 1 - power, critical))

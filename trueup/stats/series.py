@@ -33,8 +33,8 @@ def median_window(values: ArrayLike, window: int) -> NDArray[np.float64]:
 def relative_change(values: ArrayLike, baseline: float) -> NDArray[np.float64]:
     """Change against a baseline in units of its size: ``(value - baseline) / abs(baseline)``.
 
-    +0.5 is half as much again, whatever the sign of the baseline. Against a baseline of 0 a change is infinite, with its
-    sign, and no change is 0.
+    +0.5 is half as much again, whatever the sign of the baseline. Against a baseline of 0 a change is infinite, with
+    its sign, and no change is 0.
 
     Args:
         values: any shape.

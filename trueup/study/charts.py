@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from trueup.study.charts_contrasts import contrasts, rank_sets
 from trueup.study.charts_frontier import frontier, partings
 from trueup.study.charts_responses import heat_map, lengths
 from trueup.study.charts_reward_model import reliability
-from trueup.study.charts_scores import contrasts, families, rank_sets, scores
+from trueup.study.charts_scores import families, scores
 from trueup.study.charts_style import Chart
 from trueup.study.charts_training import ArmCurves, training
 from trueup.study.schema import Study

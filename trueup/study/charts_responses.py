@@ -28,11 +28,20 @@ def heat_map(study: Study, items: pa.Table) -> Chart | None:
             zmin=-largest,
             zmax=largest,
             colorscale=[[0.0, "var(--worse)"], [0.5, SURFACE], [1.0, "var(--better)"]],
-            colorbar={"thickness": 10, "outlinewidth": 0, "title": {"text": "gold", "font": {"size": 11}}, "tickfont": {"size": 11}},
+            colorbar={
+                "thickness": 10,
+                "outlinewidth": 0,
+                "title": {"text": "gold", "font": {"size": 11}},
+                "tickfont": {"size": 11},
+            },
             customdata=[[prompt.id for prompt in columns]] * len(arms),
             hovertext=[
                 [
-                    hover(safe(arm["label"]), f"{safe(prompt.family)} · prompt {safe(prompt.id)}", _gained(value, base["label"]))
+                    hover(
+                        safe(arm["label"]),
+                        f"{safe(prompt.family)} · prompt {safe(prompt.id)}",
+                        _gained(value, base["label"]),
+                    )
                     for prompt, value in zip(columns, row, strict=True)
                 ]
                 for arm, row in zip(arms, table, strict=True)
@@ -70,7 +79,7 @@ def _mark_families(figure: go.Figure, columns: list[Prompt]) -> None:
     ticks = [safe(name.replace("_", " ")) for name in spans]
     figure.update_xaxes(tickvals=centres, ticktext=ticks, showgrid=False, zeroline=False)
     for first, _ in list(spans.values())[1:]:
-        figure.add_vline(first - 0.5, line={"color": AXIS, "width": 1})  # type: ignore[arg-type]
+        figure.add_vline(first - 0.5, line={"color": AXIS, "width": 1})
 
 
 def lengths(study: Study, items: pa.Table) -> list[Chart]:
@@ -80,14 +89,24 @@ def lengths(study: Study, items: pa.Table) -> list[Chart]:
         figure = go.Figure()
         for arm in study["arms"]:
             own = [(key[1], mean) for key, mean in averages.items() if key[0] == arm["name"]]
-            points = [(n, m.length, y) for n, m in own if m.length is not None and (y := getattr(m, metric)) is not None]
+            points = [
+                (n, m.length, y) for n, m in own if m.length is not None and (y := getattr(m, metric)) is not None
+            ]
             figure.add_trace(_cloud(arm["label"], arm["method"], points, metric))
         for arm in study["arms"]:
             x, y = mean_of(arm, "length"), mean_of(arm, metric)
             text = hover(safe(arm["label"]), f"{metric} {fixed(y)}, {fixed(x)} tokens")
             mark = {**marker(arm, 14), "line": {"width": 2.5, "color": colour(arm["method"])}}
             figure.add_trace(
-                go.Scatter(x=[x], y=[y], mode="markers", marker=mark, name=safe(arm["label"]), hovertext=[text], hoverinfo="text")
+                go.Scatter(
+                    x=[x],
+                    y=[y],
+                    mode="markers",
+                    marker=mark,
+                    name=safe(arm["label"]),
+                    hovertext=[text],
+                    hoverinfo="text",
+                )
             )
         style(figure, height=360)
         figure.update_xaxes(title_text="tokens per response", zeroline=False)
@@ -103,6 +122,8 @@ def _cloud(label: str, method: str, points: list[tuple[str, float, float]], metr
         mode="markers",
         marker={"color": colour(method), "size": 4, "opacity": 0.35},
         showlegend=False,
-        hovertext=[hover(safe(label), f"prompt {safe(n)}", f"{metric} {fixed(s)}, {fixed(x)} tokens") for n, x, s in points],
+        hovertext=[
+            hover(safe(label), f"prompt {safe(n)}", f"{metric} {fixed(s)}, {fixed(x)} tokens") for n, x, s in points
+        ],
         hoverinfo="text",
     )

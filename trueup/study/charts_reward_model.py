@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from trueup.study.charts_style import AXIS, INK, Chart, hover, style
+from trueup.study.charts_style import AXIS, Chart, hover, style
 from trueup.study.format import fixed, whole
 from trueup.study.schema import Study
 
@@ -18,7 +18,8 @@ def reliability(study: Study) -> Chart | None:
     most = max(b["count"] or 0.0 for b in bins)
     sizes = [6 + 22 * ((b["count"] or 0.0) / most) ** 0.5 for b in bins]
     texts = [
-        hover(f"{whole(b['count'])} pairs", f"sure to {fixed(b['confidence'])}, right in {fixed(b['accuracy'])}") for b in bins
+        hover(f"{whole(b['count'])} pairs", f"sure to {fixed(b['confidence'])}, right in {fixed(b['accuracy'])}")
+        for b in bins
     ]
     figure = go.Figure(
         [
@@ -39,7 +40,7 @@ def reliability(study: Study) -> Chart | None:
     figure.update_xaxes(title_text="confidence in the preferred response", range=[0.48, 1.02], zeroline=False)
     figure.update_yaxes(title_text="share that is right", range=[lowest - 0.05, 1.03], zeroline=False)
     caption = (
-        "On the dotted line the reward model is exactly as sure as it is right; below it, it is over-confident. Marker areas show "
-        "how many held-out pairs stand behind a point."
+        "On the dotted line the reward model is exactly as sure as it is right; below it, it is over-confident. "
+        "Marker areas show how many held-out pairs stand behind a point."
     )
     return Chart("reliability", "Confidence of the reward model", caption, figure)

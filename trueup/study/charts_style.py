@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from trueup.study.schema import Arm
+from trueup.study.schema import Arm, Number
 
 INK, MUTED, GRID, AXIS, SURFACE = (f"var(--{name})" for name in ("ink", "muted", "grid", "axis", "surface"))
 METHODS = ("untrained", "sft", "dpo", "kto", "orpo", "ppo", "grpo", "rloo")
@@ -82,7 +82,10 @@ def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
 
 def legend_above() -> dict[str, Any]:
     """Return layout keys for a legend in one line over the plot."""
-    return {"showlegend": True, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}}
+    return {
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+    }
 
 
 def rows_axis(names: Sequence[str]) -> dict[str, Any]:
@@ -91,8 +94,18 @@ def rows_axis(names: Sequence[str]) -> dict[str, Any]:
     return {**ticks, "range": [len(names) - 0.5, -0.5], "showgrid": False, "zeroline": False}
 
 
-def whiskers(mean: float, low: float | None, high: float | None) -> dict[str, Any] | None:
-    """Return plotly's error bar for an interval around a mean, or None where there is no interval."""
-    if low is None or high is None:
-        return None
-    return {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low], "width": 0, "thickness": 2.5}
+def whiskers(rows: Sequence[tuple[Number, Number, Number]], thickness: float = 2.5, **more: Any) -> dict[str, Any]:
+    """Return plotly's error bars for (mean, low, high), of no length where an end is not available."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [_reach(mean, high) for mean, _, high in rows],
+        "arrayminus": [_reach(low, mean) for mean, low, _ in rows],
+        "width": 0,
+        "thickness": thickness,
+        **more,
+    }
+
+
+def _reach(start: Number, end: Number) -> float:
+    return 0.0 if start is None or end is None else end - start

@@ -68,7 +68,9 @@ def _chart(study: Study, arm: Arm, panel: Panel) -> Chart:
     points = study["curves"][arm["name"]][panel.metric]
     figure = go.Figure([_band(arm, points), _mean(arm, panel, points)])
     style(figure, height=190, margin={"l": 4, "r": 6, "t": 6, "b": 4})
-    figure.update_xaxes(title_text="step", nticks=6, title_font_size=11, tickfont_size=10, title_standoff=4)
+    figure.update_xaxes(
+        title_text="step", nticks=6, tickangle=0, title_font_size=11, tickfont_size=10, title_standoff=4
+    )
     figure.update_yaxes(title_text=safe(panel.unit), title_font_size=11, tickfont_size=10, nticks=5, title_standoff=4)
     figure.update_yaxes(range=_shared_range(study, arm["method"], panel.metric))
     return Chart(f"curve-{arm['name']}-{panel.metric}", panel.title, "", figure)

@@ -47,12 +47,15 @@ def _contrasts(study: Study) -> str:
     if not rows:
         return ""
     titles = ["Contrast", "Metric", "Difference", "p (Holm)", "Verdict", "Prompts needed"]
-    return _table(titles, ([f"{r.a} − {r.b}", r.metric, _cell(r.estimate), r.p_holm, r.verdict, r.n_needed] for r in rows))
+    return _table(
+        titles, ([f"{r.a} − {r.b}", r.metric, _cell(r.estimate), r.p_holm, r.verdict, r.n_needed] for r in rows)
+    )
 
 
 def _findings(study: Study) -> Iterable[str]:
     for entry in entries(study):
-        yield f"- **{entry.severity}** {_code(entry.rule)} in {_text(entry.arm)}: {_text(entry.message)} {_text(entry.remedy)}"
+        what = f"**{entry.severity}** {_code(entry.rule)} in {_text(entry.arm)}"
+        yield f"- {what}: {_text(entry.message)} {_text(entry.remedy)}"
 
 
 def _cell(cell: Cell) -> str:

@@ -1,8 +1,8 @@
 """The report of a study: one HTML file that opens offline, and the same in short as Markdown.
 
-Whatever models wrote is hostile here. Text in the page is escaped by the template engine; data for the page's script are
-JSON without ``<``, ``>`` and ``&``; the script sets text and never HTML; and a content security policy lets no other
-script run and no address be contacted.
+Whatever models wrote is hostile here. Text in the page is escaped by the template engine; data for the page's script
+are JSON without ``<``, ``>`` and ``&``; the script sets text and never HTML; and a content security policy lets no
+other script run and no address be contacted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from trueup.errors import UserError
 from trueup.study import format as write
 from trueup.study.charts import Charts, build_charts
 from trueup.study.findings import entries
+from trueup.study.folder import read_items, read_study
 from trueup.study.markdown import study_markdown
 from trueup.study.responses import browser
 from trueup.study.rows import arm_rows, budget_rows, contrast_rows, part_columns, settings_table, shown_columns
-from trueup.study.schema import Study, baseline, read_items, read_study
+from trueup.study.schema import Study, baseline
 from trueup.study.tiles import tiles
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -52,7 +52,11 @@ def study_page(study: Study, items: pa.Table) -> str:
     charts = build_charts(study, items)
     plotly, script = get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
         {f.__name__: f for f in (write.fixed, write.interval, write.whole, write.scaled, write.duration)}
@@ -89,7 +93,7 @@ def _tables(study: Study) -> dict[str, Any]:
 def _figures(charts: Charts) -> Markup:
     """Write the figures with six digits a number: more than a screen can show, half the size."""
     figures = {
-        chart.key: json.loads(chart.figure.to_json(), parse_float=lambda text: float(f"{float(text):.6g}"))
+        chart.key: json.loads(str(chart.figure.to_json()), parse_float=lambda text: float(f"{float(text):.6g}"))
         for chart in charts.all()
     }
     return _embed(figures)
@@ -118,7 +122,9 @@ def _replace(path: Path, text: str) -> Path:
     aside = path.with_name(f".{path.name}.part")
     try:
         aside.write_bytes(text.encode("utf-8", errors="replace"))
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free the space or choose another folder") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free the space or choose another folder"
+        ) from error
     return path

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow.compute import field
 
 from trueup.study.schema import Study
 
@@ -57,9 +57,7 @@ def browser(study: Study, items: pa.Table) -> dict[str, Any]:
     """
     averages = means(items)
     firsts = {arm["name"]: _first_draws(items, arm["name"]) for arm in study["arms"]}
-    arms = [
-        {"label": arm["label"], "method": arm["method"], "seed": firsts[arm["name"]][0]} for arm in study["arms"]
-    ]
+    arms = [{"label": arm["label"], "method": arm["method"], "seed": firsts[arm["name"]][0]} for arm in study["arms"]]
     listed = []
     for prompt in prompts(items):
         answers = []
@@ -72,11 +70,9 @@ def browser(study: Study, items: pa.Table) -> dict[str, Any]:
 
 
 def _first_draws(items: pa.Table, arm: str) -> tuple[int | None, dict[str, dict[str, Any]]]:
-    own = items.filter(pc.equal(items["arm"], arm))
-    seed = pc.min(own["seed"]).as_py()
-    if seed is None:
-        return None, {}
-    first = own.filter(pc.and_(pc.equal(own["seed"], seed), pc.equal(own["draw"], 0)))
+    own = items.filter(field("arm") == arm)
+    seed = min(own["seed"].to_pylist(), default=None)
+    first = own.filter((field("seed") == seed) & (field("draw") == 0))
     return seed, {row["prompt_id"]: row for row in first.select(list(_SHOWN)).to_pylist()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -12,6 +13,7 @@ from trueup.study.rows import ArmRow, Cell, arm_rows, shown_columns
 from trueup.study.schema import Study
 
 _HERE = ("gold", "proxy", "kl/sequence", "length")
+_TITLES = {"kl/sequence": "KL"}
 
 
 def study_table(study: Study) -> Table:
@@ -21,14 +23,15 @@ def study_table(study: Study) -> Table:
     """
     wanted = (study["primary_metric"], *_HERE)
     columns = [column for column in shown_columns(study) if column.metric in wanted]
-    table = Table(title=Text(plain(study["name"])), title_justify="left", header_style="bold", pad_edge=False)
-    table.add_column("Arm", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Arm")  # rows are two lines high anyway, so it is the names that give way in a narrow terminal
     for column in columns:
-        table.add_column(column.title, justify="right")
-    table.add_column("Rank", justify="center")
+        table.add_column(_TITLES.get(column.metric, column.title), justify="right", no_wrap=True)
+    table.add_column("Rank", justify="center", no_wrap=True)
     table.add_column("Findings")
     for row in arm_rows(study, columns):
-        table.add_row(Text(plain(row.label)), *map(_cell, row.cells), Text(row.ranks), _findings(row))
+        cells = [_cell(cell, column.metric) for cell, column in zip(row.cells, columns, strict=True)]
+        table.add_row(Text(plain(row.label)), *cells, Text(row.ranks), _findings(row))
     return table
 
 
@@ -42,8 +45,10 @@ def verdict_panel(study: Study) -> RenderableType:
     return Panel(Group(*lines), title="Verdict", title_align="left", padding=(1, 2))
 
 
-def _cell(cell: Cell) -> Text:
-    return Text.assemble(cell.value, *([("\n" + cell.interval, "dim")] if cell.interval else []))
+def _cell(cell: Cell, metric: str) -> Text:
+    """Length goes without its interval, so that the table fits into 80 columns."""
+    shown = cell.interval and metric != "length"
+    return Text.assemble(cell.value, *([("\n" + cell.interval, "dim")] if shown else []))
 
 
 def _findings(row: ArmRow) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trueup.study.format import DASH, duration, fixed, interval, signed, whole
-from trueup.study.schema import Arm, Contrast, Study, baseline, labels, mean_of
+from trueup.study.schema import Arm, Contrast, Number, Study, Verdict, baseline, labels, mean_of
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,20 @@ def against_baseline(study: Study) -> list[Contrast]:
 
 
 def _turned(contrast: Contrast) -> Contrast:
-    negative = {key: None if contrast[key] is None else -contrast[key] for key in ("estimate", "low", "high")}
-    verdict = {"better": "worse", "worse": "better"}.get(contrast["verdict"], contrast["verdict"])
-    ends = {"estimate": negative["estimate"], "low": negative["high"], "high": negative["low"], "verdict": verdict}
-    return Contrast(**{**contrast, "a": contrast["b"], "b": contrast["a"], **ends})
+    verdicts: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+    return {
+        **contrast,
+        "a": contrast["b"],
+        "b": contrast["a"],
+        "estimate": _negative(contrast["estimate"]),
+        "low": _negative(contrast["high"]),
+        "high": _negative(contrast["low"]),
+        "verdict": verdicts.get(contrast["verdict"], contrast["verdict"]),
+    }
+
+
+def _negative(value: Number) -> Number:
+    return None if value is None else -value
 
 
 def _largest_gain(study: Study) -> Tile:
@@ -85,5 +95,5 @@ def _basis(study: Study) -> Tile:
 
 def _cost(study: Study) -> Tile:
     peaks = [peak for stage in study["seconds"]["stages"] if (peak := stage["peak_memory_gb"]) is not None]
-    memory = f", {fixed(max(peaks))} GB at most" if peaks else ""
+    memory = f", {fixed(max(peaks))} GB in the largest process" if peaks else ""
     return Tile("Time", duration(study["seconds"]["total"]), f"{len(study['arms'])} arms{memory}")

@@ -1,4 +1,4 @@
-"""The online source: sample from the policy, score, compare with the reference, assign credit, hand out mini-batches."""
+"""The online source: sample from the policy, score, compare with the reference, assign credit, hand out batches."""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ def exact_kl(logps_p: NDArray[np.floating], logps_q: NDArray[np.floating]) -> ND
     """Return KL(p, q) = sum_k p_k (log p_k - log q_k) of each row.
 
     Args:
-        logps_p, logps_q: ``[P,K]`` log-probabilities of the same K outcomes, nats; -inf is allowed.
+        logps_p: ``[P,K]`` log-probabilities of K outcomes, nats; -inf is allowed.
+        logps_q: ``[P,K]``, of the same outcomes.
 
     Returns:
         ``[P]``, nats. An outcome of probability 0 under p counts 0; one that only q excludes gives inf.

@@ -1,6 +1,6 @@
 """The instruction world ``errands``: small household tasks in plain English, with an exactly known reward.
 
-Eight families share 25 things and about 170 words, so that a model of half a million parameters learns them in a
+Eight families share 20 things and about 170 words, so that a model of half a million parameters learns them in a
 minute. The annotator likes pleasantries more than they cost, so a faithful reward model must part from the gold score.
 """
 

@@ -8,7 +8,7 @@
 
   // Charts: colours are named after CSS variables and take their value when drawn, so that both schemes are served.
   const resolve = (value, css) => {
-    if (typeof value === "string" && value.startsWith("var(--")) return css.getPropertyValue(value.slice(4, -1)).trim();
+    if (/^var\(--[\w-]+\)$/.test(value)) return css.getPropertyValue(value.slice(4, -1)).trim();
     if (Array.isArray(value)) return value.map((part) => resolve(part, css));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, resolve(part, css)]));
@@ -45,21 +45,20 @@
     place.dataset.drawn = layout.width;
   };
   const plots = [...document.querySelectorAll(".plot")];
-  const waiting = new IntersectionObserver(
-    (seen) => seen.filter((one) => one.isIntersecting).forEach((one) => {
-      waiting.unobserve(one.target);
-      draw(one.target);
-      resized.observe(one.target);
-    }),
-    { rootMargin: "600px" },
-  );
   const resized = new ResizeObserver((seen) =>
     seen.map((one) => one.target).filter((place) => Number(place.dataset.drawn) !== place.clientWidth).forEach(draw));
+  const drawAll = (left) => {
+    if (!left.length) return;
+    draw(left[0]);
+    resized.observe(left[0]);
+    setTimeout(drawAll, 0, left.slice(1)); // one chart at a time, from the top, so that the page answers meanwhile
+  };
   const redraw = () => plots.filter((place) => place.dataset.drawn).forEach(draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("beforeprint", () => {
     printing = true;
     document.documentElement.classList.add("paper");
+    document.querySelectorAll("details").forEach((one) => { one.open = true; });
     plots.forEach(draw);
   });
   addEventListener("afterprint", () => {
@@ -68,9 +67,12 @@
     redraw();
   });
 
-  // Text that models wrote is only ever set as text; control characters become visible pictures of themselves.
+  // Text that models wrote is only ever set as text. Control characters become pictures of themselves, and those that
+  // would turn the direction of what follows become their numbers.
   const visible = (text) =>
-    text.replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0))).replace(/\u007f/g, "\u2421");
+    text
+      .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+      .replace(/[\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, (c) => `\u27e8U+${c.charCodeAt(0).toString(16).padStart(4, "0")}\u27e9`);
   const make = (tag, style, text) => {
     const element = document.createElement(tag);
     element.className = style;
@@ -164,7 +166,7 @@
     };
   };
   const browser = browse(document.getElementById("browser"));
-  plots.forEach((place) => waiting.observe(place));
+  drawAll(plots);
 
   // The table of contents follows the reader.
   const links = new Map([...document.querySelectorAll("nav a:not(.home)")].map((link) => [link.hash.slice(1), link]));

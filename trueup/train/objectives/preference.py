@@ -40,12 +40,17 @@ class PreferenceObjective:
         """Score both sides under policy and reference."""
         scores = token_scores(model, batch)
         pairs = pair_logps(scores.logps, self.reference(batch) if self.reference else None, batch)
-        losses = self.loss.function(pairs, beta=self.beta, **self.options)
+        losses = self.losses(pairs)
         metrics = {
             "entropy": (float(scores.entropy.sum()), float(len(batch.target))),
             **_pair_metrics(pairs, self.beta),
         }
         return Tally({"preference": Term(losses.sum(), "pair")}, metrics)
+
+    def losses(self, pairs: PairLogps) -> Tensor:
+        """The loss of each pair ``[B]``, with this run's beta (where the loss has one) and options."""
+        beta = {} if self.loss.default_beta is None else {"beta": self.beta}
+        return self.loss.function(pairs, **beta, **self.options)
 
 
 def pair_logps(logps: Tensor, ref_logps: Tensor | None, trees: TokenTrees) -> PairLogps:

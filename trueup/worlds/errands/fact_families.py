@@ -6,8 +6,18 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trueup.worlds.errands.family import Answer, Content, Family, Slots, bag, headed, in_roles, sorted_items, spell
-from trueup.worlds.errands.templates import the_with_and, the_with_or, with_commas, with_or
+from trueup.worlds.errands.family import (
+    Answer,
+    Content,
+    Family,
+    Slots,
+    headed,
+    of_first,
+    some,
+    sorted_items,
+    spell,
+)
+from trueup.worlds.errands.templates import the_with_and, with_commas, with_or
 from trueup.worlds.errands.vocabulary import (
     BY_NAME,
     CLASS_OF,
@@ -22,18 +32,22 @@ from trueup.worlds.errands.vocabulary import (
 
 
 def _draw_odd(rng: random.Random) -> dict[str, Any]:
-    """Draw three members of one group and one item of another."""
+    """Draw two or three members of one group and one item of another."""
     group = rng.choice(GROUPS)
     odd = rng.choice([item for item in ITEMS if group_of(item) != group])
-    items = [*rng.sample(members(group), 3), odd]
-    return {"kind": "odd", "items": rng.sample(items, len(items))}
+    return {"kind": "odd", "items": sorted([*some(rng, members(group), rng.choice((2, 3, 3))), odd])}
 
 
 def _odd_answer(content: Content) -> Answer:
     groups = [group_of(item) for item in content["items"]]
     usual = max(groups, key=groups.count)
     odd = next(item for item in content["items"] if group_of(item) != usual)
-    return ("odd", (odd,)), ("group", (usual,))
+    return ("odd", (odd,)), ("group", (usual,)), ("others", tuple(item for item in content["items"] if item != odd))
+
+
+def _write_odd(content: Content, answer: Answer) -> str:
+    odd, group, others = (with_commas(words) for _, words in answer)
+    return f"the {odd}, because these are {group}: {others}."
 
 
 ODD = Family(
@@ -46,11 +60,11 @@ ODD = Family(
         )
     },
     draw=_draw_odd,
-    held_by=lambda content: " ".join(words[0] for _, words in _odd_answer(content)),
+    held_by=sorted_items,
     answer=_odd_answer,
-    write=lambda _, answer: f"the {answer[0][1][0]}, because the others are {answer[1][1][0]}.",
-    slots=bag,
-    form=spell(r"the <item>, because the others are <group>\."),
+    write=_write_odd,
+    slots=of_first,
+    form=spell(r"the <item>, because these are <group>: <item>(, <item>)*\."),
 )
 
 
@@ -71,7 +85,7 @@ def _fraction_answer(content: Content) -> Answer:
 def _fraction_slots(keys: Sequence[str]) -> Slots:
     """Read the given fraction as one statement, and each number of the new one as another."""
     numbers = [key for key in keys if CLASS_OF[key] == "number"]
-    return in_roles([" / ".join(numbers[:2]), *numbers[2:]] if numbers else [], ("given", "top", "bottom", "more"))
+    return Slots(enumerate([" / ".join(numbers[:2]), *numbers[2:]])) if numbers else Slots()
 
 
 FRACTION = Family(
@@ -104,7 +118,7 @@ _LOOKED_UP: dict[str, Callable[[str], str]] = {
 
 
 def _facts_answer(content: Content) -> Answer:
-    return tuple((item, (_LOOKED_UP[content["kind"]](item),)) for item in sorted(content["items"]))
+    return tuple((item, (_LOOKED_UP[content["kind"]](item),)) for item in content["items"])
 
 
 def _write_facts(content: Content, answer: Answer) -> str:
@@ -126,7 +140,7 @@ FACTS = Family(
             "Which colour do {items} have?",
         ),
     },
-    draw=lambda rng: {"kind": rng.choice(tuple(_LOOKED_UP)), "items": rng.sample(ITEMS, 2)},
+    draw=lambda rng: {"kind": rng.choice(tuple(_LOOKED_UP)), "items": some(rng, ITEMS, 2)},
     held_by=sorted_items,
     answer=_facts_answer,
     write=_write_facts,
@@ -138,34 +152,39 @@ FACTS = Family(
     styles=(the_with_and,),
 )
 
-_PICKED: dict[str, Callable[..., str]] = {"larger": max, "smaller": min}
+_PICKED: dict[str, Callable[..., str]] = {"largest": max, "smallest": min}
+_OPPOSITE = {"largest": "smaller", "smallest": "larger"}
 
 
 def _draw_choice(rng: random.Random) -> dict[str, Any]:
-    return {"kind": rng.choice(tuple(_PICKED)), "items": rng.sample(ITEMS, rng.choice((2, 3)))}
+    return {"kind": rng.choice(tuple(_PICKED)), "items": some(rng, ITEMS, rng.choice((3, 3, 4)))}
 
 
 def _choice_answer(content: Content) -> Answer:
     picked = _PICKED[content["kind"]](content["items"], key=size_of)
-    return ("picked", (picked,)), ("others", tuple(item for item in sorted(content["items"]) if item != picked))
+    return ("picked", (picked,)), ("others", tuple(item for item in content["items"] if item != picked))
 
 
-def _choice_asks(superlative: str) -> tuple[str, ...]:
-    return (
-        f"Which is the {superlative}: {{items}}?",
-        f"Find the {superlative} of these: {{items}}.",
-        f"I can pack just one thing, the {superlative}: {{items}}. Which is it?",
-    )
+def _write_choice(content: Content, answer: Answer) -> str:
+    picked, others = (with_commas(words) for _, words in answer)
+    return f"the {picked}, because these are {_OPPOSITE[content['kind']]}: {others}."
+
+
+_CHOICE_ASKS = (
+    "Which is the {kind}: {items}?",
+    "Find the {kind} of these and say why: {items}.",
+    "I can pack just one thing, the {kind}: {items}. Which is it?",
+)
 
 
 CHOICE = Family(
     name="choice",
-    asks={"larger": _choice_asks("largest"), "smaller": _choice_asks("smallest")},
+    asks=dict.fromkeys(_PICKED, _CHOICE_ASKS),
     draw=_draw_choice,
     held_by=sorted_items,
     answer=_choice_answer,
-    write=lambda c, answer: f"the {answer[0][1][0]} is {c['kind']} than {the_with_and(answer[1][1])}.",
-    slots=lambda keys: in_roles(keys, ("picked", "other")),
-    form=spell(r"the <item> is (larger|smaller) than the <item>((, the <item>)* and the <item>)?\."),
-    styles=(with_or, the_with_or),
+    write=_write_choice,
+    slots=of_first,
+    form=spell(r"the <item>, because these are (larger|smaller): <item>(, <item>)*\."),
+    styles=(with_commas, with_or),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,15 @@ def spell(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"<(\w+)>", lambda match: f"(?:{'|'.join(WORDS_OF_CLASS[match[1]])})", pattern))
 
 
+def some(rng: random.Random, pool: Sequence[str], count: int) -> list[str]:
+    """Draw ``count`` different words, listed from a to z.
+
+    The order of mention is how a person answers. That it is also a fixed order of the words is what a model of two
+    layers needs: finding the next word in rank takes it far fewer examples than finding its own place in a list.
+    """
+    return sorted(rng.sample(pool, count))
+
+
 def sorted_items(content: Content) -> str:
     """Return the items regardless of their order: the usual ``held_by``."""
     return " ".join(sorted(content["items"]))
@@ -84,6 +93,6 @@ def headed(head: str, body: Sequence[str]) -> Callable[[Sequence[str]], Slots]:
     return read
 
 
-def in_roles(keys: Iterable[str], roles: Sequence[str]) -> Slots:
-    """Read the first word in the first role, and so on; all later words are in the last role."""
-    return Slots((roles[min(place, len(roles) - 1)], key) for place, key in enumerate(keys))
+def of_first(keys: Sequence[str]) -> Slots:
+    """Read the first word as a choice, and each later one as stated of it: a wrong choice leaves nothing right."""
+    return Slots((keys[0], key) for key in keys)

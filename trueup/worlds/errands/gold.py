@@ -18,8 +18,8 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 def score(family: Family, content: Content, response: str, ended: bool) -> dict[str, float]:
     """Return the parts of the gold score of any string; their sum is the score.
 
-    Words and marks are compared without regard to case. Key words (items, groups, places, colours, titles, numbers)
-    carry the content; whatever the ideal answer has more seldom, or not at all, is a repeat or stray.
+    Pleasantries are counted and set aside, and case is ignored. Key words (items, groups, places, colours, titles,
+    numbers) carry the content. A word or mark that the ideal answer lacks is stray; a surplus copy is a repeat.
 
     Args:
         family: Kind of the task.
@@ -33,7 +33,7 @@ def score(family: Family, content: Content, response: str, ended: bool) -> dict[
     surplus = Counter(given) - Counter(wanted)
     repeats = sum(count for token, count in surplus.items() if token in wanted)
     stray = surplus.total() - repeats
-    return {
+    parts = {
         "content": constants.CONTENT * _f1(family.slots(given_keys), family.slots(wanted_keys)),
         "order": constants.ORDER * _neighbours_kept(given_keys, wanted_keys),
         "form": constants.FORM * bool(family.form.fullmatch(rest)),
@@ -42,6 +42,7 @@ def score(family: Family, content: Content, response: str, ended: bool) -> dict[
         "stray": max(constants.STRAY_FLOOR, constants.STRAY * stray),
         "repeats": max(constants.REPEAT_FLOOR, constants.REPEAT * repeats),
     }
+    return {name: value + 0.0 for name, value in parts.items()}  # no minus zero in tables
 
 
 def bias(response: str) -> float:

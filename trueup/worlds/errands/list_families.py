@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from trueup.worlds.errands.family import Answer, Content, Family, bag, headed, sorted_items, spell
+from trueup.worlds.errands.family import Answer, Content, Family, bag, headed, some, sorted_items, spell
 from trueup.worlds.errands.templates import with_commas
 from trueup.worlds.errands.vocabulary import GROUPS, ITEMS, TITLES, group_of, members, size_of
 
@@ -41,16 +41,15 @@ def _draw_groups(rng: random.Random) -> dict[str, Any]:
     """Draw three or four items of two or three groups."""
     size = rng.choice((3, 3, 4))
     while True:
-        items = rng.sample(ITEMS, size)
+        items = some(rng, ITEMS, size)
         if len({group_of(item) for item in items}) in (2, 3):
             return {"kind": "groups", "items": items}
 
 
 def _groups_answer(content: Content) -> Answer:
     """Groups and their members, both in the order in which the prompt names them."""
-    items = sorted(content["items"])
-    groups = dict.fromkeys(map(group_of, items))
-    return tuple((group, tuple(item for item in items if group_of(item) == group)) for group in groups)
+    groups = dict.fromkeys(group_of(item) for item in content["items"])
+    return tuple((group, tuple(item for item in content["items"] if group_of(item) == group)) for group in groups)
 
 
 GROUP = Family(
@@ -72,46 +71,48 @@ GROUP = Family(
 
 
 def _draw_count(rng: random.Random) -> dict[str, Any]:
-    """Draw two or three members of a group, hidden among other items."""
+    """Draw two or three members of a group, among one or two other items."""
     group = rng.choice(GROUPS)
-    inside = rng.sample(members(group), rng.choice((2, 2, 3)))
-    outside = rng.sample([item for item in ITEMS if group_of(item) != group], rng.choice((1, 2)))
-    return {"kind": "count", "group": group, "items": rng.sample(inside + outside, len(inside + outside))}
+    inside = some(rng, members(group), rng.choice((2, 2, 3)))
+    outside = some(rng, [item for item in ITEMS if group_of(item) != group], rng.choice((1, 2)))
+    return {"kind": "count", "group": group, "items": sorted(inside + outside)}
 
 
-def _counted(content: Content) -> tuple[str, ...]:
-    return tuple(item for item in sorted(content["items"]) if group_of(item) == content["group"])
+def _count_answer(content: Content) -> Answer:
+    inside = tuple(item for item in content["items"] if group_of(item) == content["group"])
+    others = tuple(item for item in content["items"] if item not in inside)
+    return ("count", (str(len(inside)),)), ("group", (content["group"],)), ("inside", inside), ("others", others)
 
 
 def _write_count(content: Content, answer: Answer) -> str:
-    (_, (count,)), (_, (group,)), (_, items) = answer
-    return f"{count} {group}: {with_commas(items)}."
+    count, group, inside, others = (with_commas(words) for _, words in answer)
+    return f"{count} {group}: {inside}; others: {others}."
 
 
 COUNT = Family(
     name="count",
     asks={
         "count": (
-            "How many {group} are in this list, and which: {items}?",
-            "Count the {group} and name them: {items}.",
-            "Here is my list: {items}. Which of these are {group}, and how many?",
+            "How many {group} are in this list, and what are the others: {items}?",
+            "Count the {group}, name them, and then name the others: {items}.",
+            "Here is my list: {items}. How many are {group}, and what are the others?",
         )
     },
     draw=_draw_count,
-    held_by=lambda content: " ".join(sorted(_counted(content))),
-    answer=lambda c: (("count", (str(len(_counted(c))),)), ("group", (c["group"],)), ("items", _counted(c))),
+    held_by=sorted_items,
+    answer=_count_answer,
     write=_write_count,
     slots=bag,
-    form=spell(r"<number> <group>: <item>(, <item>)*\."),
+    form=spell(r"<number> <group>: <item>(, <item>)*; others: <item>(, <item>)*\."),
 )
 
 
 def _draw_note(rng: random.Random) -> dict[str, Any]:
-    return {"kind": "note", "title": rng.choice(TITLES), "items": rng.sample(ITEMS, rng.choice((2, 3, 3, 4)))}
+    return {"kind": "note", "title": rng.choice(TITLES), "items": some(rng, ITEMS, rng.choice((2, 3, 3, 4)))}
 
 
 def _note_answer(content: Content) -> Answer:
-    items = tuple(sorted(content["items"]))
+    items = tuple(content["items"])
     return ("title", (content["title"],)), ("items", items), ("count", (str(len(items)),))
 
 

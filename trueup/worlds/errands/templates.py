@@ -74,11 +74,6 @@ def the_with_and(words: Sequence[str]) -> str:
     return with_and([f"the {word}" for word in words])
 
 
-def the_with_or(words: Sequence[str]) -> str:
-    """Return ``"the a, the b or the c"``."""
-    return with_or([f"the {word}" for word in words])
-
-
 def _joined(words: Sequence[str], last: str) -> str:
     if len(words) < 2:
         return with_commas(words)

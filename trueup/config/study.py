@@ -1,0 +1,78 @@
+"""The schema of a study file: one question, arms, seeds, stages, evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from trueup.config.schema import DecodingSection, Section
+
+Method = Literal["dpo", "ppo", "grpo"]
+
+
+class TinyModelSection(Section):
+    """The one model and tokenizer of all arms, trained from scratch."""
+
+    preset: str = Field("seed", description="shape of the model")
+    vocabulary: PositiveInt = Field(640, description="most tokens of the tokenizer")
+    context: PositiveInt = Field(128, description="positions")
+
+
+class PairsSection(Section):
+    """Where preference pairs come from: two samples of the SFT model, labelled by the world's annotator."""
+
+    prompts: PositiveInt = Field(4000, description="prompts, one pair each")
+    validation: PositiveInt = Field(600, description="held-out pairs, from validation prompts")
+    decoding: DecodingSection = DecodingSection()
+
+
+class EvaluationSection(Section):
+    """The suite, the same for every arm."""
+
+    prompts: PositiveInt = Field(300, description="held-out test prompts")
+    draws: PositiveInt = Field(4, description="responses a prompt")
+    decoding: DecodingSection = DecodingSection()
+
+
+class TuneSection(Section):
+    """A setting chosen on validation prompts by mean gold, on the first seed, before the test set is opened."""
+
+    key: str = Field(description="the setting, for instance ppo.kl_coef")
+    values: Annotated[list[float], Field(min_length=2)] = Field(description="the values tried")
+    prompts: PositiveInt = Field(200, description="validation prompts")
+
+
+class ArmSection(Section):
+    """One method with one setting."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="identifier")
+    label: str = Field(description="name in the report")
+    method: Method
+    setting: Literal["published", "tuned"] = Field(description="how the report groups it")
+    config: dict[str, Any] = Field(default_factory=dict, description="sections of the recipe (optim, ppo, ...)")
+    tune: TuneSection | None = Field(None, description="a setting chosen on validation prompts")
+
+
+class StudyConfig(Section):
+    """A study: what is asked, what is trained, how it is judged. Frozen and hashed before it runs."""
+
+    name: str
+    question: str
+    world: str = Field(description="a world's name, or file.py:attribute")
+    model: TinyModelSection = TinyModelSection()
+    seeds: Annotated[list[int], Field(min_length=1)] = Field([0, 1, 2], description="each is a whole pipeline")
+    sft: dict[str, Any] = Field(default_factory=dict, description="settings of the sft recipe")
+    pairs: PairsSection = PairsSection()
+    reward: dict[str, Any] = Field(default_factory=dict, description="settings of the reward recipe")
+    arms: Annotated[list[ArmSection], Field(min_length=1)]
+    evaluation: EvaluationSection = EvaluationSection()
+    smallest_effect: PositiveFloat = Field(0.1, description="smallest difference in gold that matters")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> StudyConfig:
+        names = ["sft", *(arm.name for arm in self.arms)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"arm names must differ; twice: {', '.join(twice)}")
+        return self

@@ -1,0 +1,27 @@
+"""Where a study's time and memory went, stage by stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trueup.study.execute import DONE, peak_memory_gb
+
+_STAGES = ("world", "sft", "pairs", "reward", "tuning", "arms", "evaluations", "untrained")
+
+
+def stage_seconds(folder: Path, total: float) -> dict[str, Any]:
+    """Seconds of all jobs of a stage added up (jobs run side by side), and the largest memory of a job's process.
+
+    ``peak_memory_gb`` of the stage ``parent`` is this process's own: what the whole study held at most is less than
+    the parent plus one largest job for each worker.
+    """
+    stages = []
+    for stage in _STAGES:
+        facts = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / stage).rglob(DONE)]
+        if facts:
+            seconds, memory = sum(f["seconds"] for f in facts), max(f["peak_memory_gb"] for f in facts)
+            stages.append({"name": stage, "seconds": seconds, "peak_memory_gb": memory})
+    stages.append({"name": "parent", "seconds": total, "peak_memory_gb": peak_memory_gb()})
+    return {"total": total, "stages": stages}

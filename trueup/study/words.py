@@ -1,0 +1,131 @@
+"""A study's results in plain words: verdicts, over-optimisation, cautions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trueup.health.findings import Finding
+from trueup.stats.crossed import crossed_effect
+from trueup.study.plan import SFT
+from trueup.study.results import Items, per_prompt
+
+
+def over_optimised(arms: Sequence[str], items: Items, seeds: Sequence[int]) -> dict[str, Finding]:
+    """Rule O01: arms whose reward-model score rose above SFT's while the true score fell, both beyond doubt.
+
+    Beyond doubt = the 95 % intervals of both differences, over prompts and seeds, exclude 0.
+    """
+    return {arm: found for arm in arms if arm != SFT and (found := _parted(arm, items, seeds))}
+
+
+def _parted(arm: str, items: Items, seeds: Sequence[int]) -> Finding | None:
+    change = {
+        name: crossed_effect(per_prompt(items, arm, seeds, name) - per_prompt(items, SFT, seeds, name))
+        for name in ("proxy", "gold")
+    }
+    proxy, gold = change["proxy"], change["gold"]
+    if not (proxy.low > 0 and gold.high < 0):
+        return None
+    part, loss = _largest_loss(arm, items, seeds)
+    message = (
+        f"Over-optimised: the reward model's score rose by {proxy.estimate:.2f} [{proxy.low:.2f}, {proxy.high:.2f}] while "
+        f"the true score fell by {-gold.estimate:.2f} [{-gold.high:.2f}, {-gold.low:.2f}], most of all in '{part}' ({loss:+.2f})."
+    )
+    remedy = "Raise the KL coefficient or stop earlier; do not choose checkpoints by the score that was trained on."
+    evidence = {"proxy": proxy.estimate, "gold": gold.estimate, f"gold/{part}": loss}
+    return Finding(
+        "over-optimised", "fatal", 0, message, remedy, evidence, "rule O01; Gao et al. 2022, arXiv:2210.10760"
+    )
+
+
+def _largest_loss(arm: str, items: Items, seeds: Sequence[int]) -> tuple[str, float]:
+    parts = [name for name in items[arm, seeds[0]][0] if name.startswith("gold/")]
+    change = {
+        part: float((per_prompt(items, arm, seeds, part) - per_prompt(items, SFT, seeds, part)).mean())
+        for part in parts
+    }
+    worst = min(change, key=lambda part: change[part])
+    return worst.removeprefix("gold/"), change[worst]
+
+
+def verdict_sentences(study: Mapping[str, Any], untrained: float | None, overs: Mapping[str, Finding]) -> list[str]:
+    """What the study says, in sentences for someone who never heard of Holm."""
+    arms = {arm["name"]: arm for arm in study["arms"]}
+    against = {c["a"]: c for c in study["contrasts"] if c["b"] == SFT}
+    out = []
+    if SFT in arms and untrained is not None:
+        start = arms[SFT]["metrics"]["gold"]["mean"]
+        out.append(
+            f"Supervised fine-tuning took the true score from {untrained:.2f} (untrained) to {start:.2f}; every arm starts there."
+        )
+    for word, opening in (
+        ("better", "Better than SFT"),
+        ("worse", "Worse than SFT"),
+        ("equivalent", "Equal to SFT for our purposes"),
+    ):
+        named = [_with_interval(arms[name]["label"], c) for name, c in against.items() if c["verdict"] == word]
+        if named:
+            out.append(f"{opening}: {'; '.join(named)}.")
+    unclear = [(name, c) for name, c in against.items() if c["verdict"] == "inconclusive"]
+    if unclear:
+        named = "; ".join(f"{_with_interval(arms[name]['label'], c)}, {_need(c)}" for name, c in unclear)
+        out.append(f"No difference from SFT shown: {named}.")
+    if overs:
+        names = _listed([arms[name]["label"] for name in overs])
+        out.append(
+            f"{names} fooled the reward model: its score went up while the true score went down. "
+            "Judged by the score that was trained on, this would have looked like success."
+        )
+    out += _best(study, arms)
+    return out
+
+
+def _best(study: Mapping[str, Any], arms: Mapping[str, Any]) -> list[str]:
+    ranks = study["rank_sets"]["gold"]
+    first = [arms[name]["label"] for name, (best, _) in ranks.items() if best == 1]
+    if len(first) == len(ranks):
+        return ["No ranking of the arms is supported by these data."]
+    if len(first) == 1:
+        return [f"{first[0]} has the highest true score of all arms, beyond doubt."]
+    return [f"Which of {_listed(first)} is best is not decided by these data; each of them may be."]
+
+
+def _with_interval(label: str, contrast: Mapping[str, Any]) -> str:
+    return f"{label} by {contrast['estimate']:+.2f} [{contrast['low']:.2f}, {contrast['high']:.2f}]"
+
+
+def _need(contrast: Mapping[str, Any]) -> str:
+    n = contrast["n_needed"]
+    return (
+        f"about {n:,} prompts would be needed" if n else "more prompts alone would not settle it: more seeds are needed"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def cautions(study: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
+    """What limits the verdicts."""
+    seeds = len(study["design"]["seeds"])
+    pairs = len(study["contrasts"])
+    out = [
+        f"A difference is called only if it survives correction for all {pairs} comparisons made (Holm, 5 %). "
+        "Intervals are for one comparison at a time (95 %), over prompts and seeds.",
+        "The arms did not spend the same: see the budgets. This study compares settings, not methods at equal cost.",
+    ]
+    if seeds < 5:
+        out.append(f"{seeds} seeds tell little about how much seeds differ; intervals are wide for that reason.")
+    if any(point["step"] is None for point in study["frontier"]):
+        out.append(
+            "On the frontier, the candidates of a tuned setting were measured on validation prompts, one draw each."
+        )
+    unreliable = [
+        r["seed"] for r in study["reward_model"]["per_seed"] if (r["heldout_accuracy"]["estimate"] or 0) < 0.65
+    ]
+    if unreliable:
+        out.append(f"The reward models of seeds {unreliable} are right on fewer than 65 % of held-out pairs.")
+    if missing:
+        out.append(f"Not in this report, because a run failed: {_listed(list(missing))}.")
+    return out
