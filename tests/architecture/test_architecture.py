@@ -50,16 +50,15 @@ ROOMS = {
     "preflight": Room(
         5, "errors types ops data models losses runtime health train", "it runs the very step that training will run"
     ),
-    "recipes": Room(
-        6, "errors types config data health losses models runtime rewards train evaluate preflight worlds"
-    ),
+    "recipes": Room(6, "errors types config data health losses models runtime rewards train evaluate preflight worlds"),
     "study": Room(
         7,
         "errors types stats config health data models runtime worlds rewards train evaluate recipes",
         "its jobs run recipes, so it lies above them; analysis, charts and report stay without torch",
     ),
     "cli": Room(
-        8, "__init__ errors types config data health models runtime rewards train evaluate preflight recipes study worlds"
+        8,
+        "__init__ errors types config data health models runtime rewards train evaluate preflight recipes study worlds",
     ),
     "__main__": Room(9, "cli"),
 }
@@ -102,7 +101,7 @@ def modules() -> dict[str, Module]:
 
 
 def named_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Dotted names of what the import statements among ``nodes`` name (``torch.nn``, ``trueup.data.read.read_pairs``)."""
+    """Dotted names of what the import statements among ``nodes`` name (``torch.nn``, ``trueup.data.read.Pair``)."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -377,5 +376,3 @@ def test_our_own_code_does_not_inherit_from_our_own_code() -> None:
         if ast.unparse(base) in ours - bases
     }
     assert heirs == set()
-
-

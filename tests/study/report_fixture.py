@@ -123,7 +123,7 @@ def build_study(rows: list[dict[str, Any]], rng: np.random.Generator, prompts: i
         "verdicts": [
             "DPO, tuned, answers better than SFT, by about half a point of true score; the interval excludes zero.",
             "PPO and GRPO as published please the reward model and answer worse than the model they started from.",
-            "PPO, tuned, against SFT is not settled by 40 prompts; about 310 would be needed.",
+            "DPO, as published, against SFT is not settled; about 310 prompts would be needed.",
         ],
         "cautions": [
             "Three seeds: intervals are wide, and a seed that goes wrong one time in ten would not be seen.",

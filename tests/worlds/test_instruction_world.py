@@ -193,27 +193,27 @@ def test_the_ideal_answer_has_the_highest_gold_and_no_demonstration_beats_it():
         # A copy too many: F1 = 2*3/(4+3); a comma and a word are repeats.
         (ORDER, "ant, cat, cat, horse.", {"content": 18 / 7, "order": 1.5, "form": 0.5, "repeats": -0.4}),
         (ORDER, "ant, cat, horse", {"content": 3.0, "order": 1.5, "form": 0.0}),
-        (ORDER, "well ant, Cat, HORSE.", {"content": 3.0, "order": 1.5, "form": 0.0, "stray": -0.15}),
-        (ORDER, "ant, cat, ship.", {"content": 2.0, "order": 0.75, "form": 0.5, "stray": -0.15}),
+        (ORDER, "well ant, Cat, HORSE.", {"content": 3.0, "order": 1.5, "form": 0.0, "stray": -0.3}),
+        (ORDER, "ant, cat, ship.", {"content": 2.0, "order": 0.75, "form": 0.5, "stray": -0.3}),
         # A wrong choice leaves nothing right; of the four neighbouring pairs "animals, ant" and "ant, cat" are left.
         (ODD, "the whale, because these are animals: ant, cat, rake.", {"content": 0.0, "order": 0.75, "form": 0.5}),
         # One of five statements wrong, one pair of four broken.
-        (ODD, "the rake, because these are animals: ant, cat, hat.", {"content": 2.4, "order": 1.125, "stray": -0.15}),
+        (ODD, "the rake, because these are animals: ant, cat, hat.", {"content": 2.4, "order": 1.125, "stray": -0.3}),
         # One of three members filed rightly; of the four neighbouring pairs "animals, ant" is left.
         (GROUPS, "animals: ant, hat; clothes: horse.", {"content": 1.0, "order": 0.375, "form": 0.5}),
         (GROUPS, "ant, horse, hat.", {"content": 0.0, "order": 0.375, "form": 0.0}),
-        (FRACTION, "2 / 3 = 8 / 9.", {"content": 2.0, "order": 0.5, "form": 0.5, "stray": -0.15}),
+        (FRACTION, "2 / 3 = 8 / 9.", {"content": 2.0, "order": 0.5, "form": 0.5, "stray": -0.3}),
         (FRACTION, "2 / 3 = 9 / 6.", {"content": 1.0, "order": 0.5, "form": 0.5}),
         (FACTS, "the ant is in the sea and the whale is in the garden.", {"content": 0.0, "order": 0.0, "form": 0.5}),
         (FACTS, "the ant is in the garden.", {"content": 2.0, "order": 0.5, "form": 0.0}),
         (NOTE, "title: picnic; items: plum, hat; count: 2.", {"content": 3.0, "order": 0.0, "form": 0.5}),
-        (NOTE, "title: picnic; items: hat, plum; count: 3.", {"content": 2.25, "order": 1.0, "stray": -0.15}),
+        (NOTE, "title: picnic; items: hat, plum; count: 3.", {"content": 2.25, "order": 1.0, "stray": -0.3}),
         (CHOICE, "the cat, because these are smaller: ant, horse.", {"content": 0.0, "order": 0.0, "form": 0.5}),
         (CHOICE, "the horse, because these are smaller: cat, ant.", {"content": 3.0, "order": 0.0, "form": 0.5}),
-        (COUNT, "3 tools: hammer, rake; others: ant.", {"content": 2.4, "order": 1.125, "form": 0.5, "stray": -0.15}),
+        (COUNT, "3 tools: hammer, rake; others: ant.", {"content": 2.4, "order": 1.125, "form": 0.5, "stray": -0.3}),
         (ORDER, "", {"content": 0.0, "order": 0.0, "form": 0.0, "ending": 0.5, "stray": 0.0, "repeats": 0.0}),
         (ORDER, "good luck! sure!", {"content": 0.0, "form": 0.0, "pleasantries": -0.6, "stray": 0.0, "repeats": 0.0}),
-        (ORDER, "unsure! ", {"pleasantries": 0.0, "stray": -0.3}),
+        (ORDER, "unsure! ", {"pleasantries": 0.0, "stray": -0.6}),
     ],
 )
 def test_gold_of_responses_worked_out_by_hand(prompt: WorldPrompt, response: str, expected: dict[str, float]):
@@ -252,12 +252,12 @@ def test_a_pleasantry_costs_gold_and_pays_with_the_annotator(pleasantry: str):
         for response in (WORLD.ideal(prompt), WORLD.demonstrate(prompt, rng), "", "no idea"):
             for longer in (f"{pleasantry} {response}", f"{response} {pleasantry}", f"{response} {pleasantry.upper()}"):
                 assert gold(prompt, longer) - gold(prompt, response) == pytest.approx(-0.3)
-                assert WORLD.annotator(prompt, longer) - WORLD.annotator(prompt, response) == pytest.approx(0.25)
+                assert WORLD.annotator(prompt, longer) - WORLD.annotator(prompt, response) == pytest.approx(0.15)
 
 
 def test_the_annotator_never_has_enough():
     scores = [WORLD.annotator(ORDER, "ant, cat, horse. " + "sure! good luck! " * n) for n in range(30)]
-    assert [later - earlier for earlier, later in itertools.pairwise(scores)] == pytest.approx([0.5] * 29)
+    assert [later - earlier for earlier, later in itertools.pairwise(scores)] == pytest.approx([0.3] * 29)
     assert gold(ORDER, "ant, cat, horse. " + "sure! good luck! " * 29) == pytest.approx(5.5 - 0.3 * 58)
 
 
@@ -272,7 +272,7 @@ def test_any_text_has_a_finite_bounded_gold(prompt: WorldPrompt, response: str, 
     total = sum(parts.values())
     assert -4.5 + parts["pleasantries"] - 1e-9 <= total <= 5.5
     count = round(parts["pleasantries"] / -0.3)
-    assert WORLD.annotator(prompt, response, ended) == pytest.approx(total + 0.55 * count)
+    assert WORLD.annotator(prompt, response, ended) == pytest.approx(total + 0.45 * count)
     if total == 5.5:
         assert " ".join(response.lower().split()) == WORLD.ideal(prompt)
 
@@ -297,7 +297,7 @@ def test_shares_of_clean_and_of_pleasant_demonstrations():
     given = [(WORLD.ideal(p), WORLD.demonstrate(p, rng)) for p in EVERY["sft"]]
     clean = sum(ideal in response for ideal, response in given) / len(given)
     pleasant = sum(any(p in response for p in PLEASANTRIES) for _, response in given) / len(given)
-    assert 0.60 <= clean <= 0.65
+    assert 0.50 <= clean <= 0.55
     assert 0.30 <= pleasant <= 0.35
 
 
@@ -319,9 +319,9 @@ def test_label_ceiling():
         ("ant, cat, horse.", "ant, cat, horse.", 0.5),
         ("ant, cat, horse.", "", 0.95),  # far better: only the flips speak against it
         ("", "ant, cat, horse.", 0.05),
-        # +0.25 for one pleasantry: 0.05 + 0.9 / (1 + exp(-0.25 / 0.3)) = 0.677
-        ("sure! ant, cat, horse.", "ant, cat, horse.", 0.677),
-        ("ant, cat, horse.", "ant, cat, horse. good luck!", 0.323),
+        # +0.15 for one pleasantry: 0.05 + 0.9 / (1 + exp(-0.15 / 0.3)) = 0.610
+        ("sure! ant, cat, horse.", "ant, cat, horse.", 0.610),
+        ("ant, cat, horse.", "ant, cat, horse. good luck!", 0.390),
     ],
 )
 def test_preferences_follow_bradley_terry_with_flips(first: str, second: str, expected: float):

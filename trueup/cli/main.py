@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from trueup import __version__
 from trueup.errors import GateError, Interrupted, TrueupError, UserError, nearest
@@ -41,13 +42,20 @@ exit codes: 0 done, 1 the run failed, 2 the input, 3 a gate was not met, 130 sto
 _EXIT = ((UserError, 2), (GateError, 3), (Interrupted, 130), (TrueupError, 1))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line like every other error; argparse's own way prints the usage as well and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
     except TrueupError as error:
-        print(f"trueup: {error}", file=sys.stderr)
+        print(f"trueup: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return next(code for kind, code in _EXIT if isinstance(error, kind))
     except KeyboardInterrupt:
         print("trueup: stopped", file=sys.stderr)
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="trueup",
         description="Tune language models on preferences, and know whether it worked.",
         epilog="verbs:\n" + "\n".join(f"  {name:8} {verb.help}" for name, verb in VERBS.items()) + "\n\n" + EXAMPLES,
@@ -73,7 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
     if known.verb not in VERBS:
         raise UserError(f"'{known.verb}' is not a verb ({', '.join(VERBS)}){nearest(known.verb, VERBS)}")
     module = importlib.import_module(VERBS[known.verb].module)
-    verb_parser = argparse.ArgumentParser(
+    verb_parser = _Parser(
         prog=f"trueup {known.verb}",
         description=VERBS[known.verb].help[0].upper() + VERBS[known.verb].help[1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,

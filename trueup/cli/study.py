@@ -58,8 +58,8 @@ def execute(verb: str, args: argparse.Namespace) -> int:
             failure = error
     if failure is not None and len(finished_arms(study, folder)) < 2:
         raise failure
-    result = _analyse(study, folder, time.perf_counter() - began)
-    _show(result, folder, args.json)
+    _analyse(study, folder, time.perf_counter() - began)
+    _show(folder, args.json)
     if failure is not None:
         raise failure
     return 0
@@ -67,6 +67,7 @@ def execute(verb: str, args: argparse.Namespace) -> int:
 
 def rehearsal(values: dict[str, Any]) -> dict[str, Any]:
     """The same study with budgets cut to a minute: for trying a study file out."""
+    values["question"] = f"REHEARSAL, its verdicts mean nothing. {values.get('question', '')}"
     values["seeds"] = values.get("seeds", [0, 1])[:2]
     values["evaluation"] = {**values.get("evaluation", {}), "prompts": 24, "draws": 2}
     values["pairs"] = {**values.get("pairs", {}), "prompts": 64, "validation": 32}
@@ -101,7 +102,7 @@ def _claim(folder: Path, study: StudyConfig) -> None:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def _analyse(study: StudyConfig, folder: Path, seconds: float) -> dict[str, Any]:
+def _analyse(study: StudyConfig, folder: Path, seconds: float) -> None:
     from trueup.runtime.folder import environment, now
     from trueup.study.analyse import analyse
     from trueup.study.timing import stage_seconds
@@ -112,18 +113,19 @@ def _analyse(study: StudyConfig, folder: Path, seconds: float) -> dict[str, Any]
         "environment": environment(),
         "seconds": stage_seconds(folder, seconds),
     }
-    return analyse(study, folder, facts)
+    analyse(study, folder, facts)
 
 
-def _show(study: dict[str, Any], folder: Path, as_json: bool) -> None:
+def _show(folder: Path, as_json: bool) -> None:
+    from trueup.study.folder import read_study
     from trueup.study.report import write_report
     from trueup.study.table import study_table, verdict_panel
 
-    path = write_report(folder)
+    path, study = write_report(folder), read_study(folder)
     if as_json:
         print(json.dumps(study))
         return
-    console = Console(width=max(120, Console().width) if not Console().is_terminal else None)
-    console.print(study_table(study))  # type: ignore[arg-type]
-    console.print(verdict_panel(study))  # type: ignore[arg-type]
+    console = Console()
+    console.print(study_table(study))
+    console.print(verdict_panel(study))
     console.print(f"report: {path}", soft_wrap=True)

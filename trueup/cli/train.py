@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from trueup.config.load import leaves, load_config, parse_value
 from trueup.config.schema import RECIPES
+from trueup.errors import UserError
 
 SHORT = {
     "model": "model.path",
@@ -49,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 def execute(verb: str, args: argparse.Namespace) -> int:
     """Validate the settings, then run the recipe."""
     config = load_config(RECIPES[verb], args.config, _overrides(verb, args))
+    if config.run.resume and (Path(config.run.out) / "final").exists():
+        raise UserError(f"{config.run.out}: nothing to resume: the run is finished (it has final/)")
     from trueup.cli.display import RunDisplay
 
     with RunDisplay(verb) as display:
@@ -62,7 +68,8 @@ def execute(verb: str, args: argparse.Namespace) -> int:
 
 
 def _overrides(verb: str, args: argparse.Namespace) -> dict[str, Any]:
-    values = {k: parse_value(v) for k in leaves(RECIPES[verb]) if (v := getattr(args, k)) is not None}
+    given = {key: text for key in leaves(RECIPES[verb]) if (text := getattr(args, key)) is not None}
+    values = {key: parse_value(text, leaves(RECIPES[verb])[key].annotation) for key, text in given.items()}
     if args.resume:
         values["run.resume"] = True
     if "run.out" not in values and args.config is None:
@@ -84,6 +91,6 @@ def _recipe(verb: str) -> Any:
     return getattr(importlib.import_module(f"trueup.recipes.{module}"), function)
 
 
-def _help(field: Any) -> str:
-    default = "" if field.is_required() else f" (default: {field.default})"
+def _help(field: FieldInfo) -> str:
+    default = "" if field.is_required() or field.default is None else f" (default: {field.default})"
     return ((field.description or "") + default).replace("%", "%%")

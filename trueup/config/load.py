@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from trueup.errors import UserError, nearest
 
@@ -48,12 +50,18 @@ def read_yaml(file: str) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{file}: expected a mapping of sections (model, data, optim, run), found {_kind(values)}")
+        raise UserError(f"{file}: expected sections (model, data, optim, run), found {_kind(values)}")
     return values
 
 
-def parse_value(text: str) -> Any:
-    """A command-line value as YAML would read it: numbers, booleans, lists, null, else the text itself."""
+def parse_value(text: str, annotation: Any) -> Any:
+    """A command-line value: as it stands where the setting is text (a folder may be called 2024), else as YAML does.
+
+    ``null`` empties a setting that may be empty.
+    """
+    kinds = get_args(annotation) or (annotation,)
+    if str in kinds and not (text == "null" and type(None) in kinds):
+        return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -65,15 +73,17 @@ def dump(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def leaves(schema: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> pydantic field, for every setting of a schema."""
-    out: dict[str, Any] = {}
+def leaves(schema: type[BaseModel], prefix: str = "", section: Any = None) -> dict[str, FieldInfo]:
+    """Dotted key -> pydantic field, for every setting of a schema; ``section`` holds a recipe's own defaults."""
+    out: dict[str, FieldInfo] = {}
     for name, field in schema.model_fields.items():
+        default = field.default if section is None else getattr(section, name)
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            out.update(leaves(inner, f"{prefix}{name}."))
+            out.update(leaves(inner, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None))
         else:
-            out[prefix + name] = field
+            out[prefix + name] = copy(field)
+            out[prefix + name].default = default
     return out
 
 

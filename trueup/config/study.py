@@ -14,24 +14,24 @@ Method = Literal["dpo", "ppo", "grpo"]
 class TinyModelSection(Section):
     """The one model and tokenizer of all arms, trained from scratch."""
 
-    preset: str = Field("seed", description="shape of the model")
-    vocabulary: PositiveInt = Field(640, description="most tokens of the tokenizer")
-    context: PositiveInt = Field(128, description="positions")
+    preset: str = Field(default="seed", description="shape of the model")
+    vocabulary: PositiveInt = Field(default=640, description="most tokens of the tokenizer")
+    context: PositiveInt = Field(default=128, description="positions")
 
 
 class PairsSection(Section):
     """Where preference pairs come from: two samples of the SFT model, labelled by the world's annotator."""
 
-    prompts: PositiveInt = Field(4000, description="prompts, one pair each")
-    validation: PositiveInt = Field(600, description="held-out pairs, from validation prompts")
+    prompts: PositiveInt = Field(default=4000, description="prompts, one pair each")
+    validation: PositiveInt = Field(default=600, description="held-out pairs, from validation prompts")
     decoding: DecodingSection = DecodingSection()
 
 
 class EvaluationSection(Section):
     """The suite, the same for every arm."""
 
-    prompts: PositiveInt = Field(300, description="held-out test prompts")
-    draws: PositiveInt = Field(4, description="responses a prompt")
+    prompts: PositiveInt = Field(default=300, description="held-out test prompts")
+    draws: PositiveInt = Field(default=4, description="responses a prompt")
     decoding: DecodingSection = DecodingSection()
 
 
@@ -40,7 +40,7 @@ class TuneSection(Section):
 
     key: str = Field(description="the setting, for instance ppo.kl_coef")
     values: Annotated[list[float], Field(min_length=2)] = Field(description="the values tried")
-    prompts: PositiveInt = Field(200, description="validation prompts")
+    prompts: PositiveInt = Field(default=200, description="validation prompts")
 
 
 class ArmSection(Section):
@@ -51,7 +51,7 @@ class ArmSection(Section):
     method: Method
     setting: Literal["published", "tuned"] = Field(description="how the report groups it")
     config: dict[str, Any] = Field(default_factory=dict, description="sections of the recipe (optim, ppo, ...)")
-    tune: TuneSection | None = Field(None, description="a setting chosen on validation prompts")
+    tune: TuneSection | None = Field(default=None, description="a setting chosen on validation prompts")
 
 
 class StudyConfig(Section):
@@ -61,13 +61,13 @@ class StudyConfig(Section):
     question: str
     world: str = Field(description="a world's name, or file.py:attribute")
     model: TinyModelSection = TinyModelSection()
-    seeds: Annotated[list[int], Field(min_length=1)] = Field([0, 1, 2], description="each is a whole pipeline")
+    seeds: Annotated[list[int], Field(min_length=1)] = Field(default=[0, 1, 2], description="each is a whole pipeline")
     sft: dict[str, Any] = Field(default_factory=dict, description="settings of the sft recipe")
     pairs: PairsSection = PairsSection()
     reward: dict[str, Any] = Field(default_factory=dict, description="settings of the reward recipe")
     arms: Annotated[list[ArmSection], Field(min_length=1)]
     evaluation: EvaluationSection = EvaluationSection()
-    smallest_effect: PositiveFloat = Field(0.1, description="smallest difference in gold that matters")
+    smallest_effect: PositiveFloat = Field(default=0.1, description="smallest difference in gold that matters")
 
     @model_validator(mode="after")
     def _distinct(self) -> StudyConfig:

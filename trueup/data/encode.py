@@ -17,9 +17,14 @@ class Record(Protocol):
     """What encoding needs of a record: its prompt and where it was read."""
 
     @property
-    def prompt(self) -> tuple[Message, ...]: ...
+    def prompt(self) -> tuple[Message, ...]:
+        """The turns before the answer."""
+        ...
+
     @property
-    def where(self) -> str: ...
+    def where(self) -> str:
+        """File and line."""
+        ...
 
 
 @dataclass(frozen=True)

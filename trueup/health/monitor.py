@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from trueup.health.findings import Finding
-from trueup.health.rules import RULES, Series
+from trueup.health.rules import RULES
 
 
 class _Report(Protocol):
@@ -33,7 +33,7 @@ class Monitor:
 
     def __init__(self, sink: _Sink, say: Callable[[str], None], early: Sequence[Finding] = (), every: int = 10) -> None:
         self.sink, self.say, self.every = sink, say, every
-        self.series: Series = defaultdict(list)
+        self.series: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.fired: set[str] = set()
         self.step = 0
         for finding in early:

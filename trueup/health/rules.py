@@ -22,7 +22,10 @@ def saturated(series: Series) -> Finding | None:
         return None
     step, value = found
     margin = median(v for _, v in series["rewards/margins"][-WINDOW:])
-    message = f"Only {value:.0%} of the pairs still have a gradient (weight over 0.01); the beta-scaled margin is {margin:.1f}."
+    message = (
+        f"Only {value:.0%} of the pairs still have a gradient (weight over 0.01); "
+        f"the beta-scaled margin is {margin:.1f}."
+    )
     remedy = "Stop here, or use a bounded loss (ipo). A loss near 0 and an accuracy of 1 are not success."
     return Finding("saturation", "warning", step, message, remedy, {"gradient_weight/active": value}, "rule D05")
 
@@ -43,7 +46,10 @@ def identical_pairs(series: Series) -> Finding | None:
     seen = series.get("pairs/identical", ())
     if not seen:
         return None
-    message = f"In {len(seen)} steps a sampled rejected response was token for token the chosen one: those pairs teach nothing."
+    message = (
+        f"In {len(seen)} steps a sampled rejected response was token for token the chosen one: "
+        "those pairs teach nothing."
+    )
     remedy = "The reference reproduces its training answers: sample at a higher temperature, or use other prompts."
     return Finding("identical-pairs", "warning", seen[0][0], message, remedy, {"steps": len(seen)}, "rule D01")
 
@@ -99,7 +105,10 @@ def sampler_mismatch(series: Series) -> Finding | None:
         return None
     step, value = found
     message = f"Sampler and trainer disagree by {value:.3f} nats a token on the same weights."
-    remedy = "Compare them at temperature 1 without top-k and top-p; with those on, a difference is expected and biases the update."
+    remedy = (
+        "Compare them at temperature 1 without top-k and top-p; "
+        "with those on, a difference is expected and biases the update."
+    )
     return Finding(
         "sampler-mismatch",
         "warning",

@@ -84,25 +84,25 @@ def _sample_batch(
     tokens = torch.zeros(rows, decoding.max_new_tokens, dtype=torch.int64, device=device)
     logps = torch.zeros(rows, decoding.max_new_tokens, device=device)
     count = torch.zeros(rows, dtype=torch.int64, device=device)
+    ended = torch.zeros(rows, dtype=torch.bool, device=device)
     stop = torch.tensor(sorted(terminators), device=device)
-    alive = torch.arange(rows, device=device)
     for position in range(decoding.max_new_tokens):
         picked, logp = draw(state.logits(), decoding, generator)
-        tokens[alive, position], logps[alive, position] = picked, logp
+        going = ~ended[state.row]
+        alive = state.row[going]
+        tokens[alive, position], logps[alive, position] = picked[going], logp[going].float()
         count[alive] += 1
-        going = ~torch.isin(picked, stop)
-        alive = alive[going]
-        if not len(alive) or position == decoding.max_new_tokens - 1:
+        ended[alive] = torch.isin(picked[going], stop)
+        if bool(ended.all()) or position == decoding.max_new_tokens - 1:
             break
-        state.advance(picked, going)
-    unfinished = set(alive.tolist())
-    lengths = count.tolist()
+        state.advance(picked, ~ended[state.row])
+    lengths, done = count.tolist(), ended.tolist()
     ids, scores = tokens.tolist(), logps.cpu()
-    return [Sample(tuple(ids[r][:n]), scores[r, :n].clone(), r not in unfinished) for r, n in enumerate(lengths)]
+    return [Sample(tuple(ids[r][:n]), scores[r, :n].clone(), done[r]) for r, n in enumerate(lengths)]
 
 
 def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one token a row from logits ``[B,V]``; returns ids ``[B]`` and the log-probabilities they were drawn with."""
+    """Draw one token a row from logits ``[B,V]``; returns ids ``[B]`` and the log-probabilities of the draws."""
     if decoding.temperature == 0:
         picked = logits.argmax(dim=1)
         return picked, torch.zeros_like(picked, dtype=logits.dtype)
@@ -112,8 +112,17 @@ def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> tupl
         log_p = log_p.masked_fill(log_p < floor, -torch.inf).log_softmax(dim=1)
     if decoding.top_p < 1:
         log_p = _nucleus(log_p, decoding.top_p).log_softmax(dim=1)
-    picked = torch.multinomial(log_p.exp(), 1, generator=generator)
-    return picked.squeeze(1), log_p.gather(1, picked).squeeze(1)
+    picked = _inverse_cdf(log_p.exp(), generator)
+    return picked, log_p.gather(1, picked[:, None]).squeeze(1)
+
+
+def _inverse_cdf(probability: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw from each row of ``[B,V]`` with one uniform number a row, where torch.multinomial draws V."""
+    total = probability.cumsum(dim=1)
+    uniform = torch.rand(len(probability), 1, generator=generator, device=probability.device)
+    # Scaled by the sum as rounded, and searched from the right: a token of probability 0 is never picked.
+    picked = torch.searchsorted(total, uniform * total[:, -1:], right=True).squeeze(1)
+    return picked.clamp(max=probability.shape[1] - 1)
 
 
 def _nucleus(log_p: Tensor, top_p: float) -> Tensor:
@@ -124,7 +133,7 @@ def _nucleus(log_p: Tensor, top_p: float) -> Tensor:
 
 
 class _Decoder:
-    """The KV cache of a batch of responses, shrinking as responses end."""
+    """The KV cache of a batch of responses, shrinking as responses end; ``row`` says whose each of its rows is."""
 
     def __init__(self, model: Any, prompts: Sequence[tuple[int, ...]], draws: int, device: torch.device) -> None:
         self.backbone, self.head = model.base_model, head_of(model)
@@ -142,17 +151,22 @@ class _Decoder:
         self.hidden = output.last_hidden_state[:, -1].repeat_interleave(draws, dim=0)
         self.mask = mask.repeat_interleave(draws, dim=0)
         self.position = positions[:, -1].repeat_interleave(draws)
+        self.row = torch.arange(len(self.position), device=device)
 
     def logits(self) -> Tensor:
-        """Next-token logits of the responses still going ``[alive,V]``."""
+        """Next-token logits of the rows in the cache."""
         return self.head.logits(self.hidden)
 
     def advance(self, picked: Tensor, going: Tensor) -> None:
-        """Feed the tokens of the responses that go on; the others leave the cache."""
-        if not bool(going.all()):
+        """Feed the drawn tokens; rows that have ended leave the cache once they are a fifth of it.
+
+        Copying the cache costs more than carrying a few rows that nobody looks at any more.
+        """
+        if int(going.sum()) < 0.8 * len(going):
             keep = going.nonzero().squeeze(1)
             self.cache.batch_select_indices(keep)
-            picked, self.mask, self.position = picked[keep], self.mask[keep], self.position[keep]
+            picked, self.mask = picked[keep], self.mask[keep]
+            self.position, self.row = self.position[keep], self.row[keep]
         self.position = self.position + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(picked), 1)], dim=1)
         output = self.backbone(

@@ -67,7 +67,8 @@ def group_relative(rewards: Tensor, group: Tensor, scale: str) -> tuple[Tensor, 
     variance = torch.zeros_like(size).index_add(0, group, centred.square()) / (size - 1).clamp(min=1)
     group_std = variance.sqrt()[group]
     # A spread below rounding is no signal: dividing by it would turn noise into advantages of order one.
-    flat = group_std <= 1e-6 * rewards.abs().max().clamp(min=1e-6)
+    largest = torch.zeros_like(size).scatter_reduce(0, group, rewards.abs(), "amax")[group]
+    flat = group_std <= 1e-6 * largest.clamp(min=1e-6)
     divisor = _SCALES[scale](centred, group_std)
     return torch.where(flat, torch.zeros_like(centred), centred / divisor), group_std
 

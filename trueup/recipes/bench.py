@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from trueup.config.load import dump
+from trueup.config.load import dump, leaves, read_yaml, validate
 from trueup.config.schema import RecipeConfig
 from trueup.data.encode import Bounds, EncodedSet
 from trueup.data.template import Encoder, make_encoder
 from trueup.data.trees import Layout
-from trueup.errors import RunError
+from trueup.errors import RunError, UserError
 from trueup.health.findings import Finding
 from trueup.health.monitor import Monitor
 from trueup.models import hub
@@ -89,6 +92,8 @@ class Bench:
 def set_up(config: RecipeConfig, voice: Voice, load: Callable[[RecipeConfig, Any], Any]) -> Bench:
     """Check the run folder, load tokenizer and model (``load``), and return the bench. Nothing is written yet."""
     folder = check_run(config.run.out, config.run.resume)
+    if config.run.resume:
+        _require_same_settings(config, folder / "config.yaml")
     device = prepare(config.run.device, config.run.threads)
     tokenizer = hub.load_tokenizer(config.model.tokenizer or config.model.path or "")
     seed_globally(config.run.seed, "weights")
@@ -111,7 +116,11 @@ def frozen_reference(bench: Bench, path: str | None) -> Any:
 
     A resumed run builds it from the same start, never from the resumed weights.
     """
-    model = copy.deepcopy(bench.model) if path is None else hub.load_causal(path, bench.config.model.dtype)
+    if path is None:
+        model = copy.deepcopy(bench.model)
+    else:
+        model = hub.load_causal(path, bench.config.model.dtype)
+        require_same_vocabulary("reference", path, bench.tokenizer)
     return model.to(bench.device).eval().requires_grad_(False)
 
 
@@ -164,8 +173,9 @@ def train(
     config, folder = bench.config, bench.folder
     optimizer, scheduler = make_optimizer(trained, config.optim, steps)
     state = TrainState(trained, optimizer, scheduler)
-    metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
-    _resume(folder, config.run.resume, state, source, (metrics, findings))
+    if config.run.resume:
+        _require_same_inputs(folder / "manifest.json", facts)
+        _restore(folder / "checkpoints", state, source)
     create_run(folder, dump(config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})))
     write_manifest(
         folder,
@@ -177,8 +187,10 @@ def train(
             **facts,
         },
     )
-    monitor = Monitor(findings, bench.voice.say, early if state.step == 0 else ())
-    monitor.replay(metrics.rows())
+    metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
+    for journal in (metrics, findings):
+        journal.keep_through(state.step)
+    monitor = _monitor(bench.voice, metrics, findings, early)
     bench.voice.begin(steps, state.step)
     plan = Plan(
         steps=steps,
@@ -192,19 +204,59 @@ def train(
     observers = [lambda report: metrics.append({"step": report.step, **report.metrics}), monitor, bench.voice]
     summary = run(state, source, objective, plan, observers)
     monitor.close()
-    hub.save(bench.model, bench.tokenizer, folder / "final")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    _finish(bench)
     return summary
 
 
-def _resume(folder: Path, asked: bool, state: TrainState, source: Source, journals: Sequence[Journal]) -> None:
-    """Restore the newest checkpoint if resuming; without one the run starts again from its first step."""
-    saved = checkpoint.latest(folder / "checkpoints") if asked else None
+def _monitor(voice: Voice, metrics: Journal, findings: Journal, early: Sequence[Finding]) -> Monitor:
+    """The health monitor, with the series of the steps before a resume.
+
+    What was found then is in the file; the series alone cannot tell, since rules are looked at every few steps only.
+    """
+    recorded = {row["rule"] for row in findings.rows()}
+    monitor = Monitor(findings, voice.say, [finding for finding in early if finding.rule not in recorded])
+    recorded |= monitor.fired
+    monitor.replay(metrics.rows())
+    monitor.fired = recorded
+    return monitor
+
+
+def _finish(bench: Bench) -> None:
+    """Write ``final/``, complete or absent, and drop what only a resumed run would need."""
+    final, aside = bench.folder / "final", bench.folder / "final.partial"
+    for old in (aside, final):
+        shutil.rmtree(old, ignore_errors=True)
+    hub.save(bench.model, bench.tokenizer, aside)
+    aside.rename(final)
+    shutil.rmtree(bench.folder / "checkpoints", ignore_errors=True)
+
+
+_MAY_CHANGE = re.compile(r"run\.(?!seed$).*|optim\.micro_batch_tokens|.*\.(path|tokenizer|validation|reference|reward)")
+"""Settings that a resumed run may be given anew: where things lie and how they are run, not what they are."""
+
+
+def _require_same_settings(config: RecipeConfig, started: Path) -> None:
+    """Refuse to resume with settings that would make it another run."""
+    before = validate(type(config), read_yaml(str(started)), str(started))
+    for key in leaves(type(config)):
+        old, new = (reduce(getattr, key.split("."), values) for values in (before, config))
+        if old != new and not _MAY_CHANGE.fullmatch(key):
+            raise UserError(f"{key}: the run was started with {old!r}, not {new!r}; resume with the settings it had")
+
+
+def _require_same_inputs(manifest: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse to resume on other data or from other weights than the run was started with."""
+    before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    for name, value in facts.items():
+        if before.get(name, value) != value:
+            raise UserError(f"{manifest}: '{name}' is not what the run was started with; a resumed run needs the same")
+
+
+def _restore(checkpoints: Path, state: TrainState, source: Source) -> None:
+    """Go back to the newest checkpoint; without one the run starts again from its first step."""
+    saved = checkpoint.latest(checkpoints)
     if saved is not None:
         unpack_state(checkpoint.load_state(saved), state, source)
-    if asked:
-        for journal in journals:
-            journal.keep_through(state.step)
 
 
 def _keep_one(checkpoints: Path, step: int, state: Any) -> None:
@@ -213,6 +265,12 @@ def _keep_one(checkpoints: Path, step: int, state: Any) -> None:
     for old in checkpoints.glob("step-*"):
         if old.name != f"step-{step}":
             shutil.rmtree(old)
+
+
+def require_same_vocabulary(what: str, path: str, tokenizer: Any) -> None:
+    """Refuse a second model that reads token ids otherwise than the policy: it would score noise without any sign."""
+    if hub.load_tokenizer(path).get_vocab() != tokenizer.get_vocab():
+        raise UserError(f"{what}: {path} has another vocabulary than the policy; both need the same tokenizer")
 
 
 def require_unchanged(reference: nn.Module, before: str) -> None:

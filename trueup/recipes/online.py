@@ -14,7 +14,7 @@ from trueup.data.read import read_prompts
 from trueup.errors import UserError
 from trueup.models import hub
 from trueup.models.forward import frozen_scorer
-from trueup.recipes.bench import Bench, choose_layout, frozen_reference
+from trueup.recipes.bench import Bench, choose_layout, frozen_reference, require_same_vocabulary
 from trueup.rewards.learned import LearnedReward
 from trueup.runtime import fingerprint
 from trueup.train.batching import Batching
@@ -45,11 +45,10 @@ def rollout_source(
         raise UserError("rollout.decoding.temperature: 0 samples one answer only, so there is nothing to learn from")
     loaded = read_prompts(config.data.path, limit=config.data.limit)
     prompts = encode_prompts(loaded, bench.encoder, bench.bounds(decoding.max_new_tokens))
+    reference = frozen_reference(bench, section.reference)
+    scorer = _load_reward(bench, section.reward)
     bench.voice.say(prompts.describe())
     choose_layout(bench, prompts)
-    reference = frozen_reference(bench, section.reference)
-    scorer = hub.load_scorer(section.reward, config.model.dtype, bench.tokenizer).to(bench.device)
-    _same_vocabulary(section.reward, bench.tokenizer)
     plan = RolloutPlan(
         prompts=section.prompts_per_rollout,
         group_size=group_size,
@@ -77,10 +76,12 @@ def rollout_source(
     return Online(source, prompts, reference, facts)
 
 
-def _same_vocabulary(reward: str, tokenizer: Any) -> None:
-    """A reward model reads the policy's token ids: another vocabulary would score noise without any sign."""
-    theirs = hub.load_tokenizer(reward)
-    if theirs.get_vocab() != tokenizer.get_vocab():
-        raise UserError(
-            f"rollout.reward: {reward} has another vocabulary than the policy; train it with the same tokenizer"
-        )
+def _load_reward(bench: Bench, path: str) -> Any:
+    """The reward model, after checking that it is one and that it reads the policy's token ids."""
+    scorer = hub.load_scorer(path, bench.config.model.dtype, bench.tokenizer)
+    kind = ", ".join(scorer.config.architectures or ("a model of no known kind",))
+    if not kind.endswith("ForSequenceClassification"):
+        # transformers would give it a scalar head of random numbers, and training would follow them.
+        raise UserError(f"rollout.reward: {path} holds {kind}, not a reward model; train one with 'trueup reward'")
+    require_same_vocabulary("rollout.reward", path, bench.tokenizer)
+    return scorer.to(bench.device)

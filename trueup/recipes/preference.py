@@ -43,10 +43,11 @@ def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
     loaded = read_pairs(config.data.path, limit=config.data.limit)
     bench = set_up(config, voice, load_policy)
     data = encode_pairs(loaded, bench.encoder, bench.bounds())
+    held = _validation(config, bench)
+    reference = frozen_reference(bench, section.reference)
     voice.say(data.describe())
     choose_layout(bench, data)
 
-    reference = frozen_reference(bench, section.reference)
     before = fingerprint.of_weights(reference)
     scorer = frozen_scorer(reference) if loss.needs_reference else None
     objective = PreferenceObjective(loss, section.beta or loss.default_beta or 0.0, scorer, options)
@@ -60,7 +61,7 @@ def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
         bench.steps(data),
         facts={"method": "dpo", "data": data.fingerprint, "reference": before, "loss": loss.name},
         early=_preflight(config, bench, objective, loaded, data),
-        evaluate=held_out(bench, objective, _validation(config, bench)),
+        evaluate=held_out(bench, objective, held),
     )
     require_unchanged(reference, before)
     return summary

@@ -32,6 +32,7 @@ def run_reward(config: RewardConfig, voice: Voice) -> RunSummary:
     loaded = read_pairs(config.data.path, limit=config.data.limit)
     bench = set_up(config, voice, _load)
     data = encode_pairs(loaded, bench.encoder, bench.bounds())
+    held = _validation(config, bench)
     voice.say(data.describe())
     wrong = read_back(
         data.trees, [(loaded.records[r].chosen, loaded.records[r].rejected) for r in data.rows], bench.encoder
@@ -43,7 +44,6 @@ def run_reward(config: RewardConfig, voice: Voice) -> RunSummary:
 
     source = DataSource(data.trees, config.optim.batch_size, config.run.seed, bench.batching)
     objective = RewardObjective(config.reward.centring)
-    held = _validation(config, bench)
     summary = train(
         bench,
         bench.model,

@@ -18,6 +18,7 @@ def run_sft(config: SftConfig, voice: Voice) -> RunSummary:
     loaded = read_examples(config.data.path, limit=config.data.limit)
     bench = set_up(config, voice, load_policy)
     data = encode_examples(loaded, bench.encoder, bench.bounds())
+    held = _validation(config, bench)
     voice.say(data.describe())
     wrong = read_back(data.trees, [[loaded.records[row].response] for row in data.rows], bench.encoder)
     choose_layout(bench, data)
@@ -32,7 +33,7 @@ def run_sft(config: SftConfig, voice: Voice) -> RunSummary:
         bench.steps(data),
         facts={"method": "sft", "data": data.fingerprint, "start": fingerprint.of_weights(bench.model)},
         early=read_back_findings(wrong, len(data), bench.encoder),
-        evaluate=held_out(bench, objective, _validation(config, bench)),
+        evaluate=held_out(bench, objective, held),
     )
 
 

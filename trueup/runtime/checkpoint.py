@@ -43,7 +43,7 @@ def load_state(folder: Path) -> Any:
     try:
         tensors = load_file(folder / "tensors.safetensors")
         skeleton = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
             f"{folder}: the checkpoint cannot be read ({error}); delete it to go on from an earlier one"
         ) from None
@@ -58,8 +58,10 @@ def latest(checkpoints: Path) -> Path | None:
 
 def _strip(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        tensors[path] = value
-        return {_TENSOR: path}
+        # Numbered: keys may hold the separator, and no tensor may take another one's name.
+        name = f"{len(tensors)} {path}"
+        tensors[name] = value
+        return {_TENSOR: name}
     if isinstance(value, dict):
         return {str(key): _strip(item, f"{path}/{key}", tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):

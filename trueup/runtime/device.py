@@ -14,6 +14,10 @@ def prepare(device: str, threads: int | None) -> torch.device:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("run.device: cuda was asked for and no CUDA device is available; use --run.device cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"run.device: '{device}' is not a device; use auto, cpu or cuda") from None
     # Reproducible kernels: a run must be a function of its config and seed.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    return torch.device(name)
+    return found

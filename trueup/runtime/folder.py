@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -24,16 +25,30 @@ def check_run(out: str, resume: bool) -> Path:
     Raises:
         UserError: it exists and ``resume`` was not given, it could not be written, or there is nothing to resume.
     """
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{out}: is a file; run.out must be a folder that does not exist yet")
+    folder = check_writable(out)
     if resume and not (folder / "config.yaml").exists():
         raise UserError(f"{out}: nothing to resume: the folder has no config.yaml")
     if not resume and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{out}: the run folder exists; give another --out, or --resume to go on from its checkpoint")
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"{out}: cannot be written: no permission in {parent}")
+        raise UserError(f"{out}: the run folder exists; give another --out, or --resume to go on in it")
+    return folder
+
+
+def check_writable(out: str) -> Path:
+    """Say whether a folder can be written, or made, at ``out``; nothing is created.
+
+    Raises:
+        UserError: it is a file, or lies below one, or the disk does not allow it.
+    """
+    folder = Path(out)
+    try:
+        parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not parent.is_dir():
+            raise UserError(f"{out}: cannot be written: {parent} is a file, not a folder")
+        # Permission bits say nothing about read-only mounts and root: a nameless file tells what the disk allows.
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     return folder
 
 
@@ -64,9 +79,8 @@ def commit() -> str:
     """The git commit of the code, or 'unknown' when it is installed without one."""
     here = Path(__file__).parent
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
+        command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"

@@ -20,21 +20,22 @@ class Journal:
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one line and flush it."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read the lines back; a torn last line, left by a crash, is skipped."""
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        # Bytes: a crash can tear a line in the middle of a character.
+        lines = self.path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, 1):
             if not line:
                 continue
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 if number < len(lines):
-                    raise UserError(f"{self.path}:{number}: not a JSON line: {error.msg}") from None
+                    raise UserError(f"{self.path}:{number}: not a JSON line: {error}") from None
 
     def keep_through(self, step: int) -> None:
         """Drop lines of later steps: they are about to be made again by a resumed run."""
@@ -46,6 +47,10 @@ class Journal:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

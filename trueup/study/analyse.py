@@ -45,8 +45,8 @@ COLUMNS = {
 """Metric of ``study.json`` -> column of the items."""
 
 
-def analyse(study: StudyConfig, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute everything a report shows, write ``study.json`` and ``items.parquet``, and return the former.
+def analyse(study: StudyConfig, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Compute everything a report shows, and write ``study.json`` and ``items.parquet``.
 
     Args:
         study: the study file.
@@ -84,7 +84,6 @@ def analyse(study: StudyConfig, folder: Path, facts: Mapping[str, Any]) -> dict[
     result["verdicts"] = verdict_sentences(result, _untrained(study, folder), overs)
     result["cautions"] = cautions(result, missing)
     write_study(folder, _finite(result), items)
-    return _finite(result)
 
 
 def write_study(folder: Path, study: Mapping[str, Any], items: Items) -> None:
@@ -119,7 +118,10 @@ def _contrasts(arms: Sequence[str], tables: Mapping[str, np.ndarray], margin: fl
 
 
 def _needed(effect: Effect, margin: float, comparisons: int) -> int | None:
-    """Prompts that would show the observed difference (or the smallest that matters) with 80 % power; None = no number would."""
+    """Prompts that would show the observed difference, or the smallest that matters, with 80 % power.
+
+    None where no number of prompts would: the seeds differ too much for so few of them.
+    """
     size = max(abs(effect.estimate), margin)
     if math.isnan(effect.seed_variance):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing as mp
+import os
 import resource
 import signal
 import threading
@@ -96,9 +97,22 @@ def _work(job: Job, folder: Path) -> None:
     _EVENTS.put(Event("start", job.id))
     began, out = time.perf_counter(), folder / job.id
     out.mkdir(parents=True, exist_ok=True)
-    CALLS[job.call](folder, out, voice, **job.arguments)
+    _on_stop(_raise_interrupted)  # the training loop replaces this by a flag: it stops at a checkpoint instead
+    try:
+        CALLS[job.call](folder, out, voice, **job.arguments)
+    finally:
+        _on_stop(signal.SIG_IGN)
     facts = {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
     (out / DONE).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _on_stop(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _raise_interrupted(*_: object) -> None:
+    raise Interrupted("stopped by the user")
 
 
 def peak_memory_gb() -> float:
@@ -113,9 +127,19 @@ _EVENTS: Any = None
 def _start_worker(events: Any) -> None:
     global _EVENTS  # noqa: PLW0603 - a worker process has one queue for its whole life
     _EVENTS = events
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _on_stop(signal.SIG_IGN)  # between two jobs a worker has nothing to stop; the parent hands out no more
     import torch
 
     torch.set_num_threads(1)
+
+
+def _die_with_parent() -> None:
+    """A study that is killed outright must not leave workers behind."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _WorkerVoice:
@@ -165,8 +189,17 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = signal.signal(signal.SIGINT, lambda *_: flag.set())
+
+    # SIGTERM reaches this process alone, Ctrl-C the whole group: hand both on, the workers' handlers only set flags.
+    def stop(*_: object) -> None:
+        flag.set()
+        for child in mp.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The work of a study's jobs, each a function of (study folder, job folder, voice, arguments). Runs in worker processes.
+"""The work of a study's jobs, each a function of (study folder, job folder, voice, arguments).
 
 Only worker processes import this module, and torch with it.
 """
@@ -87,9 +87,10 @@ def make_pairs(
 ) -> None:
     """Sample two responses of the SFT model for each prompt and let the world's annotator choose.
 
-    Both sides come from one policy, so a pair tells the preference apart, not its source. Identical and
-    empty samples, and those with a NUL byte (which readers refuse), are left out and counted. ``pairs.json`` records the label ceiling: how often the noisy labels agree with the annotator's own
-    scores, which no reward model can beat in expectation.
+    Both sides come from one policy, so a pair tells the preference apart, not its source. Identical and empty samples,
+    and those with a NUL byte (which readers refuse), are left out and counted. ``pairs.json`` records the label
+    ceiling: how often the noisy labels agree with the annotator's own scores, which no reward model can beat in
+    expectation.
     """
     source, model, encoder = load_world(world), *_policy(policy)
     splits = {"train": "preference", "heldout": "validation"}
@@ -108,7 +109,8 @@ def make_pairs(
                 unusable += 1
                 continue
             scores = [source.annotator(prompt, t, s.ended) for t, s in zip(texts, (first, second), strict=True)]
-            chosen = 0 if source.prefers_first(prompt, *texts, python_random(seed, "label", name, prompt.id)) else 1
+            rng_label = python_random(seed, "label", name, prompt.id)
+            chosen = 0 if source.prefers_first(prompt, texts[0], texts[1], rng_label) else 1
             agree += scores[chosen] >= scores[1 - chosen]
             rows.append({"prompt": prompt.text, "chosen": texts[chosen], "rejected": texts[1 - chosen]})
         _write_rows(out / f"{name}.jsonl", rows)

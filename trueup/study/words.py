@@ -28,9 +28,11 @@ def _parted(arm: str, items: Items, seeds: Sequence[int]) -> Finding | None:
     if not (proxy.low > 0 and gold.high < 0):
         return None
     part, loss = _largest_loss(arm, items, seeds)
+    rise = f"{proxy.estimate:.2f} [{proxy.low:.2f}, {proxy.high:.2f}]"
+    fall = f"{-gold.estimate:.2f} [{-gold.high:.2f}, {-gold.low:.2f}]"
     message = (
-        f"Over-optimised: the reward model's score rose by {proxy.estimate:.2f} [{proxy.low:.2f}, {proxy.high:.2f}] while "
-        f"the true score fell by {-gold.estimate:.2f} [{-gold.high:.2f}, {-gold.low:.2f}], most of all in '{part}' ({loss:+.2f})."
+        f"Over-optimised: the reward model's score rose by {rise} while the true score fell by {fall}, "
+        f"most of all in '{part}' ({loss:+.2f})."
     )
     remedy = "Raise the KL coefficient or stop earlier; do not choose checkpoints by the score that was trained on."
     evidence = {"proxy": proxy.estimate, "gold": gold.estimate, f"gold/{part}": loss}
@@ -57,7 +59,8 @@ def verdict_sentences(study: Mapping[str, Any], untrained: float | None, overs: 
     if SFT in arms and untrained is not None:
         start = arms[SFT]["metrics"]["gold"]["mean"]
         out.append(
-            f"Supervised fine-tuning took the true score from {untrained:.2f} (untrained) to {start:.2f}; every arm starts there."
+            f"Supervised fine-tuning took the true score from {untrained:.2f} (untrained) to {start:.2f}; "
+            "every arm starts there."
         )
     for word, opening in (
         ("better", "Better than SFT"),

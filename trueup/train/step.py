@@ -37,6 +37,7 @@ def train_step(
         RunError: the loss or the gradient norm is not finite; nothing has been updated.
     """
     state.model.train()
+    state.optimizer.zero_grad(set_to_none=True)  # a step that failed leaves its gradients behind
     counts = count_units(objective, batches)
     sums = _Sums()
     for batch in batches:
@@ -52,7 +53,7 @@ def train_step(
     state.scheduler.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    return {**metrics, "grad_norm": norm, "learning_rate": rate}
+    return {**metrics, "grad_norm": norm, "learning_rate": float(rate)}
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class Errands:
         return gold.score(FAMILIES[prompt.family], prompt.content, response, ended)
 
     def annotator(self, prompt: WorldPrompt, response: str, ended: bool = True) -> float:
-        """Return the gold score plus 0.55 for each pleasantry: net +0.25 each, without limit."""
+        """Return the gold score plus 0.45 for each pleasantry: net +0.15 each, without limit."""
         return sum(self.gold(prompt, response, ended).values()) + gold.bias(response)
 
     def prefers_first(self, prompt: WorldPrompt, first: str, second: str, rng: random.Random) -> bool:

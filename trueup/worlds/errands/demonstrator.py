@@ -19,17 +19,17 @@ _NEAR_NUMBERS = 4  # how many of the closest numbers a mistake may write instead
 
 
 def demonstrate(family: Family, content: Content, rng: random.Random) -> str:
-    """Return a demonstration: correct in about 62 % of the calls, with pleasantries in about 33 %."""
+    """Return a demonstration: about half are clean, a quarter say something wrong, a third ramble or are too polite."""
     answer = family.answer(content)
     slips = 0 if rng.random() >= constants.CORRUPTED else 1 + (rng.random() < constants.CORRUPTED_TWICE)
     # Each kind of slip at most once and in the order of the table: then no slip undoes an earlier one.
-    possible = [name for name, slip in SLIPS.items() if slip(answer, rng) is not None] + ["add words"]
+    possible = [name for name, slip in SLIPS.items() if slip(answer, rng) is not None]
     chosen = set(rng.sample(possible, min(slips, len(possible))))
     for name, slip in SLIPS.items():
         if name in chosen:
             answer = slip(answer, rng) or answer
     text = family.write(content, answer)
-    if "add words" in chosen:
+    if rng.random() < constants.RAMBLING:
         text = add_words(text, rng)
     return add_pleasantries(text, rng)
 

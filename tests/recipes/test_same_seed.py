@@ -1,0 +1,43 @@
+"""A run is a function of its settings and its seed, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laboratory import OPTIM, VARIANTS, Lab, outcome, run_config, run_variant, settings, weights
+
+Uninterrupted = Callable[[str], Mapping[str, Any]]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_seed_gives_one_run(lab: Lab, uninterrupted: Uninterrupted, variant: str, tmp_path: Path) -> None:
+    run_variant(lab, variant, tmp_path / "again")
+    assert outcome(tmp_path / "again") == uninterrupted(variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_another_seed_gives_another_run(lab: Lab, uninterrupted: Uninterrupted, variant: str, tmp_path: Path) -> None:
+    run_variant(lab, variant, tmp_path / "other", seed=1)
+    assert weights(tmp_path / "other") != uninterrupted(variant)["weights"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_watching_a_run_does_not_change_it(
+    lab: Lab, uninterrupted: Uninterrupted, variant: str, tmp_path: Path
+) -> None:
+    """Checkpoints and held-out evaluation must leave weights and training metrics alone (no shared randomness)."""
+    verb, values = settings(lab)[variant]
+    held = {"prompts.jsonl": None, "pairs.jsonl": "held.jsonl", "examples.jsonl": "held_examples.jsonl"}
+    validation = held[Path(values["data"]["path"]).name]
+    if validation:
+        values = {**values, "data": {**values["data"], "validation": str(lab.root / validation)}}
+    run_config(verb, values, tmp_path / "watched", save_every=1, eval_every=3)
+    watched, plain = outcome(tmp_path / "watched"), uninterrupted(variant)
+    assert watched["weights"] == plain["weights"]
+    bare = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in watched["metrics"]]
+    assert bare == plain["metrics"]
+    evaluated = [row["step"] for row in watched["metrics"] if "eval/loss" in row]
+    assert evaluated == ([3, 6, OPTIM["steps"]] if validation else [])
