@@ -1,6 +1,6 @@
 """Seconds until something happens: `trueup --help`, `import trueup`, the first training step of a tiny run.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

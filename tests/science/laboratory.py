@@ -174,5 +174,8 @@ def dpo_policy(beta: float, dtype: torch.dtype = torch.float64) -> Any:
 
 
 def among_listed(logps: Tensor) -> NDArray[np.float64]:
-    """Renormalise to the listed responses: preferences among these say nothing about what else might be written."""
+    """Renormalise to the listed responses: preferences among these say nothing about what else might be written.
+
+    DPO does move probability there, because nothing in its loss forbids it: about a quarter of it at beta 0.3.
+    """
     return logps.detach().double().log_softmax(dim=1).numpy()

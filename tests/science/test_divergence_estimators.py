@@ -64,7 +64,13 @@ def exact_kl(share: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """Samples of a policy, K in all: sums over the response for each estimator ``[P, DRAWS]``, tokens, responses."""
+    """Estimates of KL(policy || reference) from samples of the policy, one a response, ``[P, DRAWS]`` each.
+
+    Attributes:
+        by_token: each estimator on the token log-probabilities, summed over the response.
+        by_sequence: each estimator on the log-probability of the whole response.
+        by_state: the KL of whole next-token distributions, summed over the states of the response.
+    """
 
     by_token: dict[str, Tensor]
     by_sequence: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""PPO's and GRPO's first updates against the exact gradient of the expected reward, and what must hold at that update."""
+"""PPO's and GRPO's first updates against the exact gradient of the expected reward, and what must hold there."""
 
 from __future__ import annotations
 

@@ -84,3 +84,8 @@ def test_a_complete_order_gives_single_ranks_however_pairs_are_written(order: li
 def test_a_pair_that_was_not_compared_is_named() -> None:
     with pytest.raises(UserError, match="'a' and 'c'"):
         rank_sets(["a", "b", "c"], {("a", "b"): "better", ("b", "c"): "better"})
+
+
+def test_what_follows_from_two_pairs_counts() -> None:
+    pairs = {("a", "b"): "better", ("b", "c"): "better", ("a", "c"): "inconclusive"}
+    assert rank_sets(["a", "b", "c"], pairs) == {"a": (1, 1), "b": (2, 2), "c": (3, 3)}

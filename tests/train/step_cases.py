@@ -141,7 +141,8 @@ def drawn(case: Case, dtype: torch.dtype, max_tokens: int) -> tuple[Any, list[An
     noise = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.03 * torch.randn(parameter.shape, generator=noise, dtype=torch.float64).to(dtype)
+            shift = torch.randn(parameter.shape, generator=noise, dtype=torch.float64)
+            parameter.add_(0.03 * shift.to(dtype))
     return model, batches
 
 

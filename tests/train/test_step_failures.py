@@ -65,7 +65,7 @@ def test_nothing_is_updated_and_the_next_step_is_as_if_nothing_had_happened(faul
     for one in (state, twin):
         train_step(one, LineObjective(), [CALM, CALM], 1.0)
     before = snapshot(state)
-    with pytest.raises(RunError, match="step 2: .*not finite"):
+    with pytest.raises(RunError, match=r"step 2: .*not finite"):
         train_step(state, LineObjective(), [CALM, fault, CALM], 1.0)
     assert same(snapshot(state), before)
     metrics = [train_step(one, LineObjective(), [CALM, CALM], 1.0) for one in (state, twin)]

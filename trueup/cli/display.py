@@ -42,19 +42,21 @@ class RunDisplay:
         self.task: Any = None
 
     def __enter__(self) -> Self:
-        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        # A bar that never began has nothing to end: the error that comes instead stands alone.
+        if self.task is not None:
+            self.progress.stop()
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
-        self.console.print(escape(text))
+        self.console.print(escape(text), soft_wrap=True)
 
     def begin(self, steps: int, done: int) -> None:
         """Start the bar."""
         self.task = self.progress.add_task(self.verb, total=steps, completed=done, numbers="")
+        self.progress.start()
 
     def __call__(self, report: StepReport) -> None:
         """Move the bar."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trueup.errors import UserError
+from trueup.runtime.folder import check_writable
 
 SHOWN = 5
 """Responses printed in full."""
@@ -78,6 +79,8 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     from trueup.evaluate.policy import Protocol, evaluate_policy
     from trueup.evaluate.suites import load_suite
     from trueup.models import hub
+    from trueup.recipes.bench import require_same_vocabulary
+    from trueup.recipes.online import load_reward
     from trueup.rewards.learned import LearnedReward
     from trueup.runtime.device import prepare
     from trueup.train.batching import Batching
@@ -91,8 +94,12 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     encoder, policy = make_encoder(tokenizer), hub.load_causal(path).to(device)
     anchor = args.reference or start
     reference = hub.load_causal(anchor).to(device).eval() if anchor else None
+    if anchor:
+        require_same_vocabulary("--reference", anchor, tokenizer)
     batching = Batching("shared", 4096, device)
-    scorer = hub.load_scorer(args.reward_model, tokenizer=tokenizer).to(device) if args.reward_model else None
+    scorer = None
+    if args.reward_model:
+        scorer = load_reward("--reward-model", args.reward_model, "float32", tokenizer).to(device)
     decoding = Decoding(args.temperature, args.top_k, args.top_p, args.max_new_tokens)
     encoded = encode_prompts(suite.prompts, encoder, Bounds(hub.context_length(policy), None, args.max_new_tokens))
     reward = LearnedReward(scorer, batching) if scorer is not None else None
@@ -117,7 +124,7 @@ def _free(out: str | None) -> Path | None:
         return None
     if Path(out).exists():
         raise UserError(f"{out}: exists; give another --out")
-    return Path(out)
+    return check_writable(out)
 
 
 def _show(summary: Mapping[str, float], items: Sequence[Mapping[str, Any]]) -> None:

@@ -90,7 +90,13 @@ def _dispatch(arguments: list[str]) -> int:
     module.add_arguments(verb_parser, known.verb)
     parsed, unknown = verb_parser.parse_known_args(arguments[1:])
     if unknown:
-        options = [option for action in verb_parser._actions for option in action.option_strings]
-        wrong = unknown[0].split("=")[0]
-        raise UserError(f"unknown argument '{wrong}'{nearest(wrong, options)} (trueup {known.verb} --help)")
+        raise _unknown_argument(unknown[0].split("=")[0], verb_parser)
     return module.execute(known.verb, parsed)
+
+
+def _unknown_argument(wrong: str, parser: argparse.ArgumentParser) -> UserError:
+    options = [option for action in parser._actions for option in action.option_strings]
+    # "--beta" lacks its section: the flag that ends so is meant, not one that is spelt alike.
+    moved = [option for option in options if option.rpartition(".")[2] == wrong.lstrip("-")]
+    hint = f"; did you mean '{moved[0]}'?" if moved else nearest(wrong, options)
+    return UserError(f"unknown argument '{wrong}'{hint} ({parser.prog} --help)")

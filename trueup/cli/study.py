@@ -37,14 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 def execute(verb: str, args: argparse.Namespace) -> int:
     """Check the study, run its jobs, analyse, report."""
     from trueup.study.plan import plan_jobs
+    from trueup.worlds.registry import load_world
 
     if args.workers < 1:
         raise UserError(f"--workers: must be at least 1, got {args.workers}")
     study = load_config(StudyConfig, args.config, {})
+    folder = Path(args.out or f"runs/{study.name}").absolute()
+    load_world(study.world)
+    jobs = plan_jobs(study, folder)
     if args.quick:
         study = validate(StudyConfig, rehearsal(read_yaml(args.config)), args.config)
-    folder = Path(args.out or f"runs/{study.name}").absolute()
-    jobs = plan_jobs(study, folder)
+        jobs = plan_jobs(study, folder)
     _claim(folder, study)
     began, failure = time.perf_counter(), None
     from trueup.cli.study_display import StudyDisplay
@@ -74,11 +77,11 @@ def rehearsal(values: dict[str, Any]) -> dict[str, Any]:
     for section in (
         values.setdefault("sft", {}),
         values.setdefault("reward", {}),
-        *(a["config"] for a in values["arms"]),
+        *(arm.setdefault("config", {}) for arm in values["arms"]),
     ):
         section["optim"] = {**section.get("optim", {}), "steps": 8}
     for arm in values["arms"]:
-        if "tune" in arm:
+        if arm.get("tune"):
             arm["tune"] = {**arm["tune"], "values": arm["tune"]["values"][:2], "prompts": 16}
     return values
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -59,8 +59,7 @@ def parse_value(text: str, annotation: Any) -> Any:
 
     ``null`` empties a setting that may be empty.
     """
-    kinds = get_args(annotation) or (annotation,)
-    if str in kinds and not (text == "null" and type(None) in kinds):
+    if annotation is str or (annotation == (str | None) and text != "null"):
         return text
     try:
         return yaml.safe_load(text)
@@ -99,11 +98,17 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 def _explain(schema: type[BaseModel], problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{nearest(key, _all_keys(schema))}"
+        return f"unknown key '{key}'{_nearest_key(key, _all_keys(schema))}"
     if problem["type"] == "missing":
         return f"'{key}' is missing" + (f" (--{key} VALUE)" if "." in key else "")
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {problem['input']!r})" if key and problem["type"] != "value_error" else message
+
+
+def _nearest_key(wrong: str, known: Sequence[str]) -> str:
+    """The hint for a wrong dotted key: one of the same last name in another section, else the closest in spelling."""
+    moved = [key for key in known if key.rpartition(".")[2] == wrong.rpartition(".")[2]]
+    return f"; did you mean '{moved[0]}'?" if moved else nearest(wrong, known)
 
 
 def _all_keys(schema: type[BaseModel]) -> list[str]:

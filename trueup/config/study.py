@@ -75,4 +75,6 @@ class StudyConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"arm names must differ; twice: {', '.join(twice)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ: {self.seeds}")
         return self

@@ -43,10 +43,16 @@ def rollout_source(
     config, decoding = bench.config, Decoding(**section.decoding.model_dump())
     if decoding.temperature == 0:
         raise UserError("rollout.decoding.temperature: 0 samples one answer only, so there is nothing to learn from")
+    context = hub.context_length(bench.model)
+    if decoding.max_new_tokens >= context:
+        raise UserError(
+            f"rollout.decoding.max_new_tokens: {decoding.max_new_tokens} leave no room for a prompt in the model's "
+            f"context of {context}"
+        )
     loaded = read_prompts(config.data.path, limit=config.data.limit)
     prompts = encode_prompts(loaded, bench.encoder, bench.bounds(decoding.max_new_tokens))
     reference = frozen_reference(bench, section.reference)
-    scorer = _load_reward(bench, section.reward)
+    scorer = load_reward("rollout.reward", section.reward, config.model.dtype, bench.tokenizer).to(bench.device)
     bench.voice.say(prompts.describe())
     choose_layout(bench, prompts)
     plan = RolloutPlan(
@@ -76,12 +82,15 @@ def rollout_source(
     return Online(source, prompts, reference, facts)
 
 
-def _load_reward(bench: Bench, path: str) -> Any:
-    """The reward model, after checking that it is one and that it reads the policy's token ids."""
-    scorer = hub.load_scorer(path, bench.config.model.dtype, bench.tokenizer)
+def load_reward(what: str, path: str, dtype: str, tokenizer: Any) -> Any:
+    """Load a reward model, after checking that it is one and that it reads the policy's token ids.
+
+    ``what`` is the setting that named it, for errors.
+    """
+    scorer = hub.load_scorer(path, dtype, tokenizer)
     kind = ", ".join(scorer.config.architectures or ("a model of no known kind",))
     if not kind.endswith("ForSequenceClassification"):
         # transformers would give it a scalar head of random numbers, and training would follow them.
-        raise UserError(f"rollout.reward: {path} holds {kind}, not a reward model; train one with 'trueup reward'")
-    require_same_vocabulary("rollout.reward", path, bench.tokenizer)
-    return scorer.to(bench.device)
+        raise UserError(f"{what}: {path} holds {kind}, not a reward model; train one with 'trueup reward'")
+    require_same_vocabulary(what, path, tokenizer)
+    return scorer

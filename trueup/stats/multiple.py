@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -48,9 +49,10 @@ def rank_sets(
 ) -> dict[str, tuple[int, int]]:
     """Best and worst rank that each arm may have, given what is known of the pairs; rank 1 is best.
 
-    ``best = 1 + arms that are significantly better``, ``worst = K - arms that are significantly worse``. If the
-    pairwise statements hold together with 95 % confidence (Holm-adjusted verdicts, or intervals at level
-    1 - 0.05 / pairs), so do all rank sets. With nothing significant every arm has (1, K): there is no ranking.
+    ``best = 1 + arms that are better``, ``worst = K - arms that are worse``, where better is what a pair says or what
+    follows from several: a over b and b over c place a over c. If the pairwise statements hold together with 95 %
+    confidence (Holm-adjusted verdicts, or intervals at level 1 - 0.05 / pairs), so do all rank sets. With nothing
+    significant every arm has (1, K): there is no ranking.
 
     Args:
         names: the K arms.
@@ -60,16 +62,18 @@ def rank_sets(
     Returns:
         name -> (best, worst), in the order of ``names``.
     """
-    better: dict[str, int] = dict.fromkeys(names, 0)
-    worse: dict[str, int] = dict.fromkeys(names, 0)
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            sign = _direction(first, second, pairwise)
-            if sign:
-                winner, loser = (first, second) if sign > 0 else (second, first)
-                better[loser] += 1
-                worse[winner] += 1
-    return {name: (1 + better[name], len(names) - worse[name]) for name in names}
+    below: dict[str, set[str]] = {name: set() for name in names}
+    for first, second in itertools.combinations(names, 2):
+        sign = _direction(first, second, pairwise)
+        if sign:
+            winner, loser = (first, second) if sign > 0 else (second, first)
+            below[winner].add(loser)
+    for middle in names:  # Warshall's transitive closure
+        for name in names:
+            if middle in below[name]:
+                below[name] |= below[middle]
+    above = {name: sum(name in losers for losers in below.values()) for name in names}
+    return {name: (1 + above[name], len(names) - len(below[name])) for name in names}
 
 
 def _direction(first: str, second: str, pairwise: Mapping[tuple[str, str], Verdict | Bounded]) -> int:

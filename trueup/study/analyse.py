@@ -95,10 +95,19 @@ def write_study(folder: Path, study: Mapping[str, Any], items: Items) -> None:
 
 
 def _contrasts(arms: Sequence[str], tables: Mapping[str, np.ndarray], margin: float) -> list[dict[str, Any]]:
-    """All pairs of arms on the primary metric, one Holm family; a is the later of the two in the study file."""
+    """All pairs of arms on the primary metric; a is the later of the two in the study file.
+
+    Two families, each corrected by Holm on its own: the arms against SFT, which is what a study asks first, and the
+    arms against each other. Both are fixed by the study file before anything runs.
+    """
     pairs = [(b, a) for a, b in itertools.combinations(arms, 2)]
     effects = [crossed_effect(tables[a] - tables[b]) for a, b in pairs]
-    adjusted = holm([effect.p for effect in effects])
+    adjusted = [math.nan] * len(pairs)
+    for family in (True, False):
+        members = [i for i, pair in enumerate(pairs) if (SFT in pair) == family]
+        for i, p in zip(members, holm([effects[i].p for i in members]), strict=True):
+            adjusted[i] = p
+    size = {family: sum((SFT in pair) == family for pair in pairs) for family in (True, False)}
     out = []
     for (a, b), effect, p in zip(pairs, effects, adjusted, strict=True):
         word = verdict(effect, p, margin)
@@ -111,7 +120,7 @@ def _contrasts(arms: Sequence[str], tables: Mapping[str, np.ndarray], margin: fl
                 "p": effect.p,
                 "p_holm": p,
                 "verdict": word,
-                "n_needed": _needed(effect, margin, len(pairs)) if word == "inconclusive" else None,
+                "n_needed": _needed(effect, margin, size[SFT in (a, b)]) if word == "inconclusive" else None,
             }
         )
     return out
@@ -144,7 +153,7 @@ def _arm(study: StudyConfig, folder: Path, name: str, items: Items, parameters: 
     spent = [budgets(method, run, parameters, n) for run, n in zip(runs, pairs, strict=True)]
     return {
         "name": name,
-        "label": section.label if section else "SFT (start)",
+        "label": section.label if section else "SFT",
         "method": method,
         "setting": section.setting if section else "start",
         "config_hash": config_hash(section or {"sft": study.sft}),

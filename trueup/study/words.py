@@ -7,6 +7,7 @@ from typing import Any
 
 from trueup.health.findings import Finding
 from trueup.stats.crossed import crossed_effect
+from trueup.study.format import fixed, interval, signed
 from trueup.study.plan import SFT
 from trueup.study.results import Items, per_prompt
 
@@ -28,11 +29,11 @@ def _parted(arm: str, items: Items, seeds: Sequence[int]) -> Finding | None:
     if not (proxy.low > 0 and gold.high < 0):
         return None
     part, loss = _largest_loss(arm, items, seeds)
-    rise = f"{proxy.estimate:.2f} [{proxy.low:.2f}, {proxy.high:.2f}]"
-    fall = f"{-gold.estimate:.2f} [{-gold.high:.2f}, {-gold.low:.2f}]"
+    rise = f"{fixed(proxy.estimate)} {interval(proxy.low, proxy.high)}"
+    fall = f"{fixed(-gold.estimate)} {interval(-gold.high, -gold.low)}"
     message = (
         f"Over-optimised: the reward model's score rose by {rise} while the true score fell by {fall}, "
-        f"most of all in '{part}' ({loss:+.2f})."
+        f"most of all in '{part}' ({signed(loss)})."
     )
     remedy = "Raise the KL coefficient or stop earlier; do not choose checkpoints by the score that was trained on."
     evidence = {"proxy": proxy.estimate, "gold": gold.estimate, f"gold/{part}": loss}
@@ -59,7 +60,7 @@ def verdict_sentences(study: Mapping[str, Any], untrained: float | None, overs: 
     if SFT in arms and untrained is not None:
         start = arms[SFT]["metrics"]["gold"]["mean"]
         out.append(
-            f"Supervised fine-tuning took the true score from {untrained:.2f} (untrained) to {start:.2f}; "
+            f"Supervised fine-tuning took the true score from {fixed(untrained)} (untrained) to {fixed(start)}; "
             "every arm starts there."
         )
     for word, opening in (
@@ -95,7 +96,7 @@ def _best(study: Mapping[str, Any], arms: Mapping[str, Any]) -> list[str]:
 
 
 def _with_interval(label: str, contrast: Mapping[str, Any]) -> str:
-    return f"{label} by {contrast['estimate']:+.2f} [{contrast['low']:.2f}, {contrast['high']:.2f}]"
+    return f"{label} by {signed(contrast['estimate'])} {interval(contrast['low'], contrast['high'])}"
 
 
 def _need(contrast: Mapping[str, Any]) -> str:
@@ -112,9 +113,11 @@ def _listed(names: Sequence[str]) -> str:
 def cautions(study: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
     """What limits the verdicts."""
     seeds = len(study["design"]["seeds"])
-    pairs = len(study["contrasts"])
+    first = sum(SFT in (c["a"], c["b"]) for c in study["contrasts"])
+    second = len(study["contrasts"]) - first
     out = [
-        f"A difference is called only if it survives correction for all {pairs} comparisons made (Holm, 5 %). "
+        f"A difference is called only if it survives correction for all comparisons of its kind (Holm, 5 %): {first} "
+        f"with SFT, {second} between the other arms. "
         "Intervals are for one comparison at a time (95 %), over prompts and seeds.",
         "The arms did not spend the same: see the budgets. This study compares settings, not methods at equal cost.",
     ]
