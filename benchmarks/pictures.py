@@ -1,4 +1,4 @@
-"""The pictures of the README, from a finished study: its report in a headless browser, its tables as the terminal shows them.
+"""The pictures of the README, from a finished study: its report in a browser, its tables in a terminal.
 
     python benchmarks/pictures.py runs/demo
 
@@ -7,6 +7,7 @@ Needs Chromium on the path and Pillow; writes docs/pictures/.
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ FLAGS = (
 def main(folder: Path) -> None:
     """Take the pictures."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    console = Console(record=True, width=100, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=100, file=io.StringIO())
     study = read_study(folder)
     console.print(study_table(study))
     console.print(verdict_panel(study))

@@ -1,9 +1,9 @@
 """Seconds and memory of the default study, stage by stage, as `make demo` runs it.
 
-    python benchmarks/study_seconds.py
+    python benchmarks/study_seconds.py [FOLDER]
 
-Runs the study in a fresh temporary folder, samples the memory of all its processes together, prints a table and writes
-results/study_seconds.cpu.json.
+Runs the study in a new folder (a temporary one, if none is given), samples the memory of all its processes together,
+prints a table and writes results/study_seconds.cpu.json.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """Run, measure, report."""
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "demo"
+        out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(scratch) / "demo"
         command = [sys.executable, "-m", "trueup", "study", str(ROOT / "configs/study-demo.yaml"), "--out", str(out)]
         began = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command) as process:
             peak = _watch(process.pid)
             code = process.wait()
             seconds = time.perf_counter() - began

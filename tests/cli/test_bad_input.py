@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import CONTEXT, Lab, rows, write
+from refusals import foreign, one_line
+from tiny_lab import CONTEXT, Lab, write
 
 from trueup.cli.main import main
 from trueup.models import hub
-from trueup.models.tokenizer import train_bpe
 
 Case = Callable[[Lab, Path], list[str]]
 """(laboratory, empty folder for input files) -> arguments, without ``--out``."""
@@ -264,17 +264,9 @@ def neither_model_nor_preset(lab: Lab, files: Path) -> list[str]:
     return ["sft", "--model.tokenizer", lab.tokenizer, "--data", lab.examples__jsonl]
 
 
-def foreign(lab: Lab, files: Path, make: Callable[..., Any]) -> str:
-    """A model of the same size whose tokenizer gives the ids another meaning."""
-    texts = [text[::-1] for row in rows(60) for text in row.values()]
-    tokenizer = hub.wrap_tokenizer(train_bpe(texts, 300))
-    hub.save(make("tiny", len(tokenizer), tokenizer, CONTEXT), tokenizer, files / "foreign")
-    return str(files / "foreign")
-
-
 @case("rollout.reward", "another vocabulary")
 def reward_model_of_another_vocabulary(lab: Lab, files: Path) -> list[str]:
-    return on_rollouts(lab, "--reward-model", foreign(lab, files, hub.new_causal_scorer))
+    return on_rollouts(lab, "--reward-model", foreign(files, hub.new_causal_scorer))
 
 
 @case("rollout.reward", "not a reward model", "trueup reward")
@@ -289,24 +281,7 @@ def missing_reward_model(lab: Lab, files: Path) -> list[str]:
 
 @case("reference", "another vocabulary")
 def reference_of_another_vocabulary(lab: Lab, files: Path) -> list[str]:
-    return on_pairs(lab, "--preference.reference", foreign(lab, files, hub.new_causal))
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    (tmp_path / "files").mkdir()
-    return tmp_path / "files"
-
-
-def one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """Run the command line on bad input and return the one line it says."""
-    capsys.readouterr()
-    code = main(arguments)
-    said = capsys.readouterr()
-    assert code == 2, said.err
-    assert said.out == ""
-    assert said.err.count("\n") == 1 and said.err.startswith("trueup: "), said.err
-    return said.err
+    return on_pairs(lab, "--preference.reference", foreign(files, hub.new_causal))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -356,72 +331,3 @@ def test_a_finished_run_is_not_trained_again(lab: Lab, tmp_path: Path, capsys: p
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     assert "the run is finished" in one_line(capsys, [*arguments, "--resume"])
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
-
-
-# the other verbs
-
-
-def test_evaluation(lab: Lab, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def refused(model: str, *more: str) -> str:
-        return one_line(capsys, ["eval", model, "--out", str(tmp_path / "out"), "--threads", "1", *more])
-
-    assert "did you mean 'sixteen'" in refused(lab.model, "--suite", "sixten")
-    assert "no such file" in refused(lab.model, "--suite", str(files / "none.jsonl"))
-    assert "no such model" in refused(str(files / "none"), "--suite", lab.prompts__jsonl)
-    assert "cannot be written" in refused(lab.model, "--suite", lab.prompts__jsonl, "--out", "/proc/trueup-out")
-    assert "not a reward model" in refused(lab.model, "--suite", lab.prompts__jsonl, "--reward-model", lab.model)
-    other = foreign(lab, files, hub.new_causal)
-    assert "another vocabulary" in refused(lab.model, "--suite", lab.prompts__jsonl, "--reference", other)
-    assert "--draws" in refused(lab.model, "--suite", lab.prompts__jsonl, "--draws", "0")
-    assert "invalid int value" in refused(lab.model, "--suite", lab.prompts__jsonl, "--draws", "two")
-    assert "did you mean '--draws'" in refused(lab.model, "--suite", lab.prompts__jsonl, "--drws", "2")
-    assert not (tmp_path / "out").exists()
-
-
-def test_report(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "study.json" in one_line(capsys, ["report", str(files)])
-    assert list(files.iterdir()) == []
-
-
-STUDY = """
-name: tiny
-question: does it work?
-world: errands
-arms:
-  - {name: a, label: A, method: dpo, setting: tuned}
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "must_say"),
-    [
-        ("name: x\n", "'question' is missing"),
-        (STUDY.replace("question", "qestion"), "did you mean 'question'"),
-        (STUDY.replace("dpo", "dpoo"), "arms.0.method"),
-        (STUDY.replace("tuned}", "tuned, config: {optim: {stepps: 3}}}"), "did you mean 'optim.steps'"),
-        (STUDY.replace("tuned}", "tuned, tune: {key: preference.bta, values: [1, 2]}}"), "preference.bta"),
-        (STUDY + "  - {name: a, label: B, method: dpo, setting: tuned}\n", "arm names must differ"),
-        (STUDY.replace("world:", "  world:"), "line 4"),
-        (STUDY.replace("errands", "erands"), "did you mean 'errands'"),
-        (STUDY + "seeds: [1, 1]\n", "seeds must differ"),
-        (STUDY.replace("tuned}", "tuned, config: {optim: null}}"), "optim"),
-    ],
-)
-def test_study(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, must_say: str) -> None:
-    file = tmp_path / "study.yaml"
-    file.write_text(text, encoding="utf-8")
-    for more in ([], ["--quick"]):
-        assert must_say in one_line(capsys, ["study", str(file), "--out", str(tmp_path / "out"), *more])
-        assert not (tmp_path / "out").exists()
-
-
-def test_study_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "study.yaml"
-    file.write_text(STUDY, encoding="utf-8")
-    assert "--workers" in one_line(capsys, ["study", str(file), "--workers", "0", "--out", str(tmp_path / "out")])
-    assert "cannot be written" in one_line(capsys, ["study", str(file), "--out", str(file / "below")])
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "precious.txt").write_text("mine", encoding="utf-8")
-    assert "not a study folder" in one_line(capsys, ["study", str(file), "--out", str(tmp_path / "other")])
-    assert [path.name for path in (tmp_path / "other").iterdir()] == ["precious.txt"]
-    assert "no such file" in one_line(capsys, ["study", str(tmp_path / "none.yaml")])

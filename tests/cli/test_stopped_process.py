@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from laboratory import Lab, outcome
+from tiny_lab import Lab, outcome
 
 from trueup.cli.main import main
 from trueup.models import hub

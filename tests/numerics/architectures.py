@@ -16,7 +16,15 @@ CONFIGS: dict[str, Any] = {
     "qwen2": lambda: hf.Qwen2Config(**KV, **IDS),
     "qwen3": lambda: hf.Qwen3Config(**KV, **IDS, head_dim=8),
     "gpt2": lambda: hf.GPT2Config(
-        n_embd=32, n_layer=2, n_head=4, vocab_size=61, n_positions=128, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **IDS
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        vocab_size=61,
+        n_positions=128,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        **IDS,
     ),
     "gemma": lambda: hf.GemmaConfig(**KV, **IDS, head_dim=8),
     "gemma2": lambda: hf.Gemma2Config(**KV, **IDS, head_dim=8, sliding_window=9, query_pre_attn_scalar=8),

@@ -14,7 +14,9 @@ from trueup.models.forward import token_scores
 IDS = st.integers(3, 60)
 RESPONSE = st.lists(IDS, min_size=1, max_size=14).map(tuple)
 TREES = st.lists(
-    st.builds(Tree, st.lists(IDS, min_size=1, max_size=16).map(tuple), st.lists(RESPONSE, min_size=1, max_size=4).map(tuple)),
+    st.builds(
+        Tree, st.lists(IDS, min_size=1, max_size=16).map(tuple), st.lists(RESPONSE, min_size=1, max_size=4).map(tuple)
+    ),
     min_size=1,
     max_size=5,
 )
@@ -50,7 +52,9 @@ def test_token_logps_equal_transformers(name: str, layout: str, packing: bool, t
 def test_gradients_equal_transformers(name: str) -> None:
     torch.manual_seed(1)
     trees = [
-        Tree(tuple(torch.randint(3, 61, (n,)).tolist()), tuple(tuple(torch.randint(3, 61, (m,)).tolist()) for m in sizes))
+        Tree(
+            tuple(torch.randint(3, 61, (n,)).tolist()), tuple(tuple(torch.randint(3, 61, (m,)).tolist()) for m in sizes)
+        )
         for n, sizes in [(13, (3, 11)), (2, (1, 9)), (7, (5, 5, 5, 12))]
     ]
     model = MODELS[name]

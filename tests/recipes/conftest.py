@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from laboratory import SHAPE, Lab, build, outcome, run_variant
+from tiny_lab import SHAPE, Lab, build, outcome, run_variant
 
 from trueup.models import hub
 

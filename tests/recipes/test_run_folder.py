@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from laboratory import OPTIM, VARIANTS, Lab, Listener, journal, rows, run_variant, settings
+from tiny_lab import OPTIM, VARIANTS, Lab, Listener, journal, rows, run_variant, settings
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import trueup.recipes.bench as bench_module

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import OPTIM, VARIANTS, Lab, outcome, run_config, run_variant, settings, weights
+from tiny_lab import OPTIM, VARIANTS, Lab, outcome, run_config, run_variant, settings, weights
 
 Uninterrupted = Callable[[str], Mapping[str, Any]]
 

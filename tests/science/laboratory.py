@@ -14,12 +14,12 @@ import transformers as hf
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trueup.data.batching import Batching
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.losses.preference import sigmoid
 from trueup.models.forward import token_scores
 from trueup.ops.logprobs import sum_by_branch
-from trueup.train.batching import Batching
 from trueup.train.objectives.sft import SftObjective
 from trueup.train.protocols import Objective
 from trueup.train.sources import DataSource

@@ -23,6 +23,7 @@ from laboratory import (
 )
 from torch import Tensor
 
+from trueup.data.batching import map_tokens
 from trueup.data.trees import Tree
 from trueup.evaluate.policy import sequence_kl
 from trueup.models.forward import frozen_scorer, token_scores
@@ -30,7 +31,6 @@ from trueup.models.generate import sample
 from trueup.ops.divergences import ESTIMATORS, k1, k2, k3
 from trueup.ops.logprobs import sum_by_branch
 from trueup.runtime.seeding import generator
-from trueup.train.batching import map_tokens
 
 DRAWS = 4000
 EVERYTHING = lay_out(everything())

@@ -11,13 +11,13 @@ import torch
 import transformers as hf
 from torch import Tensor
 
+from trueup.data.batching import Batching
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.losses.catalog import CATALOG
 from trueup.models.actor_critic import ActorCritic
 from trueup.models.forward import frozen_scorer
 from trueup.rewards.protocol import Completions
-from trueup.train.batching import Batching
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 from trueup.train.objectives.ppo import PpoObjective, ppo_credit
 from trueup.train.objectives.preference import PreferenceObjective

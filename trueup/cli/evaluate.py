@@ -74,6 +74,7 @@ def execute(verb: str, args: argparse.Namespace) -> int:
 
 
 def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from trueup.data.batching import Batching
     from trueup.data.encode import Bounds, encode_prompts
     from trueup.data.template import make_encoder
     from trueup.evaluate.policy import Protocol, evaluate_policy
@@ -83,7 +84,6 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     from trueup.recipes.online import load_reward
     from trueup.rewards.learned import LearnedReward
     from trueup.runtime.device import prepare
-    from trueup.train.batching import Batching
     from trueup.types import Decoding
     from trueup.worlds.registry import load_world
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueup.data.batching import Batching, map_responses
 from trueup.data.encode import EncodedSet
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
@@ -18,7 +19,6 @@ from trueup.models.generate import sample
 from trueup.ops.logprobs import linear_exact_kl, sum_by_branch
 from trueup.rewards.protocol import Completions, Reward
 from trueup.runtime.seeding import generator
-from trueup.train.batching import Batching, map_responses
 from trueup.types import Decoding, TokenTrees
 
 
@@ -89,6 +89,7 @@ def sequence_kl(policy: Any, reference: Any, trees: Sequence[Tree], batching: Ba
     On the policy's own samples its mean is an unbiased estimate of the KL of whole responses, with less variance than
     any estimate from the sampled tokens alone.
     """
+    was_training = policy.training
     policy.eval()
 
     def score(batch: TokenTrees) -> Tensor:
@@ -96,7 +97,9 @@ def sequence_kl(policy: Any, reference: Any, trees: Sequence[Tree], batching: Ba
         per_token = linear_exact_kl(ours, head_of(policy), theirs, head_of(reference))
         return sum_by_branch(per_token, batch.branch, batch.num_branches).total
 
-    return map_responses(trees, score, batching)
+    out = map_responses(trees, score, batching)
+    policy.train(was_training)
+    return out
 
 
 def summarise(items: Sequence[Mapping[str, Any]]) -> dict[str, float]:

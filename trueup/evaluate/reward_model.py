@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from trueup.data.batching import Batching, map_responses
 from trueup.data.trees import Tree
 from trueup.health.findings import Finding
 from trueup.models.scoring import response_scores
 from trueup.stats.association import spearman
 from trueup.stats.calibration import expected_calibration_error, reliability
 from trueup.stats.intervals import wilson
-from trueup.train.batching import Batching, map_responses
 
 MIN_PAIRS, MAX_HALF_WIDTH, MAX_GAP, MAX_ECE, MAX_LENGTH_CORRELATION = 300, 0.06, 0.15, 0.15, 0.5
 """Limits of rules R01-R03 of the specification; see docs/diagnoses.md for their origin."""

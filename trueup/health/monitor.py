@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -39,12 +40,11 @@ class Monitor:
         for finding in early:
             self._record(finding)
 
-    def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the lines of a resumed run, without reporting again what was found then."""
+    def replay(self, rows: Iterable[Mapping[str, Any]], recorded: Iterable[str]) -> None:
+        """Take in the lines of a resumed run; ``recorded`` are the rules that its findings already name."""
+        self.fired |= set(recorded)
         for row in rows:
             self._take(int(row["step"]), row)
-        if self.step:
-            self.fired |= {finding.rule for rule in RULES if (finding := rule(self.series))}
 
     def __call__(self, report: _Report) -> None:
         """Take in one step; look every ``every`` steps."""
@@ -59,7 +59,7 @@ class Monitor:
     def _take(self, step: int, metrics: Mapping[str, Any]) -> None:
         self.step = step
         for name, value in metrics.items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and math.isfinite(value):
                 self.series[name].append((step, float(value)))
 
     def _look(self) -> None:

@@ -21,7 +21,7 @@ def saturated(series: Series) -> Finding | None:
     if found is None:
         return None
     step, value = found
-    margin = median(v for _, v in series["rewards/margins"][-WINDOW:])
+    margin = median([v for _, v in series.get("rewards/margins", ())[-WINDOW:]] or [float("nan")])
     message = (
         f"Only {value:.0%} of the pairs still have a gradient (weight over 0.01); "
         f"the beta-scaled margin is {margin:.1f}."
@@ -41,7 +41,7 @@ def far_per_token(series: Series) -> Finding | None:
     return Finding("margin-per-token", "warning", step, message, remedy, {"margin/raw_per_token": value}, "rule D07")
 
 
-def identical_pairs(series: Series) -> Finding | None:
+def identical_samples(series: Series) -> Finding | None:
     """D01, live: sampled rejected responses equal the chosen ones."""
     seen = series.get("pairs/identical", ())
     if not seen:
@@ -51,7 +51,7 @@ def identical_pairs(series: Series) -> Finding | None:
         "those pairs teach nothing."
     )
     remedy = "The reference reproduces its training answers: sample at a higher temperature, or use other prompts."
-    return Finding("identical-pairs", "warning", seen[0][0], message, remedy, {"steps": len(seen)}, "rule D01")
+    return Finding("identical-samples", "warning", seen[0][0], message, remedy, {"steps": len(seen)}, "rule D01")
 
 
 def kl_runaway(series: Series) -> Finding | None:
@@ -105,10 +105,7 @@ def sampler_mismatch(series: Series) -> Finding | None:
         return None
     step, value = found
     message = f"Sampler and trainer disagree by {value:.3f} nats a token on the same weights."
-    remedy = (
-        "Compare them at temperature 1 without top-k and top-p; "
-        "with those on, a difference is expected and biases the update."
-    )
+    remedy = "They must agree: compare the temperature, the dtype and the KV cache of the two."
     return Finding(
         "sampler-mismatch",
         "warning",
@@ -146,7 +143,7 @@ def _sustained(
 RULES: tuple[Callable[[Series], Finding | None], ...] = (
     saturated,
     far_per_token,
-    identical_pairs,
+    identical_samples,
     kl_runaway,
     entropy_collapse,
     dead_groups,

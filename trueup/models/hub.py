@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 # Read when huggingface_hub is first imported: nothing here may reach for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")  # loading draws no bars of its own into our display
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -78,7 +81,7 @@ def new_encoder_scorer(preset: str, vocabulary: int, tokenizer: Any, context: in
 
 def load_causal(path: str, dtype: str = "float32") -> Any:
     """Load a causal language model from a folder or a ``.gguf`` file (dequantised), in ``dtype``."""
-    model = _load(AutoModelForCausalLM, path, dtype)
+    model = _load(AutoModelForCausalLM, path, dtype, may_miss="")
     if getattr(model.config, "quantization_config", None) is not None:
         # The weights are plain again; the mark of the file they came from would forbid saving them.
         model.hf_quantizer, model.is_quantized = None, False
@@ -88,7 +91,7 @@ def load_causal(path: str, dtype: str = "float32") -> Any:
 
 def load_scorer(path: str, dtype: str = "float32", tokenizer: Any = None) -> Any:
     """Load a model with a scalar head; a causal model without one gets a new head (drawn from the global generator)."""
-    model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, path, dtype, may_miss=_HEADS, num_labels=1)
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -131,12 +134,24 @@ def _ids(tokenizer: Any, vocabulary: int, context: int) -> dict[str, Any]:
     }
 
 
-def _load(kind: Any, path: str, dtype: str, **extra: Any) -> Any:
+_HEADS = r"(score|classifier)\..*"
+"""Weights that a model without a scalar head lacks, and that training a reward model makes."""
+
+
+def _load(kind: Any, path: str, dtype: str, may_miss: str, **extra: Any) -> Any:
+    """Load a model; weights that the file lacks would be random, so they are refused unless ``may_miss`` matches."""
     folder, options = _locate(path, "config.json")
     try:
-        return kind.from_pretrained(folder, dtype=DTYPES[dtype], **options, **extra)
-    except (OSError, ValueError, KeyError) as error:
+        model, told = kind.from_pretrained(folder, dtype=DTYPES[dtype], output_loading_info=True, **options, **extra)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: no model could be loaded: {_first_line(error)}") from error
+    missing = sorted(name for name in told["missing_keys"] if not re.fullmatch(may_miss, name))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(
+            f"{path}: has no weights for '{missing[0]}'{more}; they would be random: is it another kind of model?"
+        )
+    return model
 
 
 def _locate(path: str, marker: str) -> tuple[str, dict[str, Any]]:

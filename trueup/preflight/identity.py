@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from trueup.data.batching import Batching
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.health.findings import Finding
 from trueup.models.forward import token_scores
-from trueup.train.batching import Batching
 from trueup.train.objectives.preference import PreferenceObjective, pair_logps
 
 REFERENCE = "house rule: step-0 identity; probe P1 of the catalogue of silent failures"

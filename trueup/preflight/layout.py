@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from trueup.data.batching import Batching
 from trueup.data.trees import Layout, Tree
 from trueup.models.forward import hidden_states, token_scores
-from trueup.train.batching import Batching
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2}
 """Largest relative difference of log-probabilities and gradients that rounding explains, by dtype of the weights."""

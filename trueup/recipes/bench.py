@@ -18,6 +18,7 @@ from torch import nn
 
 from trueup.config.load import dump, leaves, read_yaml, validate
 from trueup.config.schema import RecipeConfig
+from trueup.data.batching import Batching
 from trueup.data.encode import Bounds, EncodedSet
 from trueup.data.template import Encoder, make_encoder
 from trueup.data.trees import Layout
@@ -31,7 +32,6 @@ from trueup.runtime.device import prepare
 from trueup.runtime.folder import check_run, create_run, write_manifest
 from trueup.runtime.journal import Journal
 from trueup.runtime.seeding import seed_globally
-from trueup.train.batching import Batching
 from trueup.train.loop import Plan, RunSummary, run, unpack_state
 from trueup.train.optim import make_optimizer
 from trueup.train.protocols import Objective, Source, StepReport
@@ -209,15 +209,10 @@ def train(
 
 
 def _monitor(voice: Voice, metrics: Journal, findings: Journal, early: Sequence[Finding]) -> Monitor:
-    """The health monitor, with the series of the steps before a resume.
-
-    What was found then is in the file; the series alone cannot tell, since rules are looked at every few steps only.
-    """
+    """The health monitor, with the series and the findings of the steps before a resume."""
     recorded = {row["rule"] for row in findings.rows()}
     monitor = Monitor(findings, voice.say, [finding for finding in early if finding.rule not in recorded])
-    recorded |= monitor.fired
-    monitor.replay(metrics.rows())
-    monitor.fired = recorded
+    monitor.replay(metrics.rows(), recorded)
     return monitor
 
 

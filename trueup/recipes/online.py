@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from trueup.config.schema import RolloutSection
+from trueup.data.batching import Batching
 from trueup.data.encode import EncodedSet, encode_prompts
 from trueup.data.read import read_prompts
 from trueup.errors import UserError
@@ -17,7 +18,6 @@ from trueup.models.forward import frozen_scorer
 from trueup.recipes.bench import Bench, choose_layout, frozen_reference, require_same_vocabulary
 from trueup.rewards.learned import LearnedReward
 from trueup.runtime import fingerprint
-from trueup.train.batching import Batching
 from trueup.train.rollout import AssignCredit, RolloutPlan, RolloutSource
 from trueup.types import Decoding
 
@@ -43,6 +43,11 @@ def rollout_source(
     config, decoding = bench.config, Decoding(**section.decoding.model_dump())
     if decoding.temperature == 0:
         raise UserError("rollout.decoding.temperature: 0 samples one answer only, so there is nothing to learn from")
+    if decoding.top_k or decoding.top_p < 1:
+        raise UserError(
+            "rollout.decoding: top_k and top_p cut the distribution that is sampled from, while the update and the "
+            "reference score the whole one; the ratio and the KL would both be wrong. Leave them at 0 and 1"
+        )
     context = hub.context_length(bench.model)
     if decoding.max_new_tokens >= context:
         raise UserError(

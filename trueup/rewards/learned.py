@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueup.data.batching import Batching, map_responses
 from trueup.models.scoring import reads_both_ways, response_scores
 from trueup.rewards.protocol import Completions
-from trueup.train.batching import Batching, map_responses
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 
 from trueup.config.load import validate
 from trueup.config.schema import RECIPES
+from trueup.data.batching import Batching
 from trueup.data.encode import Bounds, encode_prompts
 from trueup.data.read import read_prompts
 from trueup.data.template import Encoder, make_encoder
@@ -27,7 +28,6 @@ from trueup.models.tokenizer import train_bpe
 from trueup.recipes.bench import Voice
 from trueup.rewards.learned import LearnedReward
 from trueup.runtime.seeding import generator, python_random, seed_globally
-from trueup.train.batching import Batching
 from trueup.types import Decoding
 from trueup.worlds.protocol import SPLITS
 from trueup.worlds.registry import load_world

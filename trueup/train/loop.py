@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from trueup.errors import GateError, Interrupted
+from trueup.runtime.clock import seconds
 from trueup.runtime.seeding import seed_globally
 from trueup.train.protocols import Objective, Observer, Source, State, StepReport
 from trueup.train.step import TrainState, train_step
@@ -59,15 +59,15 @@ def run(
         GateError: an observer stopped the run.
         RunError: numbers were not finite.
     """
-    started, consumed, metrics = time.perf_counter(), {}, {}
+    started, consumed, metrics = seconds(), {}, {}
     with _stop_flag() as stopped:
         while state.step < plan.steps:
-            began = time.perf_counter()
+            began = seconds()
             seed_globally(plan.seed, "step", state.step)
             work = source.draw(state.model, state.step)
             metrics = {**train_step(state, objective, work.batches, plan.max_grad_norm), **work.metrics}
             consumed = work.consumed
-            metrics |= {**consumed, "step_time": time.perf_counter() - began}
+            metrics |= {**consumed, "step_time": seconds() - began}
             if plan.evaluate and (state.step % plan.eval_every == 0 or state.step == plan.steps):
                 metrics |= plan.evaluate(state.step)
             _tell(observers, StepReport(state.step, metrics), lambda: _save(plan, state, source))
@@ -76,7 +76,7 @@ def run(
             if stopped.is_set() and state.step < plan.steps:
                 _save(plan, state, source)
                 raise Interrupted(f"stopped after step {state.step} of {plan.steps}; --resume goes on from there")
-    return RunSummary(state.step, metrics, consumed, time.perf_counter() - started)
+    return RunSummary(state.step, metrics, consumed, seconds() - started)
 
 
 def _tell(observers: Sequence[Observer], report: StepReport, save: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
+from trueup.data.batching import Batching, map_tokens, tokens_of
 from trueup.data.order import step_indices
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
@@ -16,7 +17,6 @@ from trueup.models.generate import sample
 from trueup.ops.divergences import k1, k3
 from trueup.rewards.protocol import Completions, Reward
 from trueup.runtime.seeding import generator
-from trueup.train.batching import Batching, map_tokens, tokens_of
 from trueup.train.protocols import State, Work
 from trueup.types import Bundle, Decoding, TokenTrees
 

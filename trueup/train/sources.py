@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from trueup.data.batching import Batching
 from trueup.data.order import step_indices
 from trueup.data.trees import Tree
-from trueup.train.batching import Batching
 from trueup.train.protocols import State, Work
 
 TreeMaker = Callable[[int, list[Tree]], list[Tree]]

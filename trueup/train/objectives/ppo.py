@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trueup.data.batching import Batching, map_tokens
 from trueup.losses.policy import clipped_surrogate, clipped_value
 from trueup.models.actor_critic import ActorCritic
 from trueup.ops.divergences import k1, k3
 from trueup.ops.returns import gae, whiten
-from trueup.train.batching import Batching, map_tokens
 from trueup.train.protocols import Tally, Term
 from trueup.train.rollout import AssignCredit, Credit, Experience, RolloutBatch
 
@@ -94,4 +94,7 @@ def ppo_credit(batching: Batching, kl_coef: float, gamma: float, lam: float) -> 
 @torch.no_grad()
 def _values(model: nn.Module, experience: Experience, batching: Batching) -> Tensor:
     assert isinstance(model, ActorCritic)
-    return map_tokens(experience.trees, model.value, batching).cpu()
+    was_training = model.training
+    values = map_tokens(experience.trees, model.eval().value, batching).cpu()
+    model.train(was_training)
+    return values

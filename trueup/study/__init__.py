@@ -1,0 +1,1 @@
+"""Studies: arms and seeds, execution, analysis, charts and report."""
