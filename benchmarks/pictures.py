@@ -8,6 +8,7 @@ Needs Chromium on the path and Pillow; writes docs/pictures/.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from trueup.study.table import study_table, verdict_panel
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"
 WIDTH, HEIGHT = 1280, 8200
-CUTS = {"report-verdict": (0, 1330), "report-frontier": (3600, 4900)}
+CUTS = {"report-verdict": (0, 1330), "report-frontier": (3700, 4900), "report-responses": (6440, 7190)}
 """Name -> top and bottom of the part of the page that is shown."""
 
 FLAGS = (
@@ -38,7 +39,10 @@ def main(folder: Path) -> None:
     study = read_study(folder)
     console.print(study_table(study))
     console.print(verdict_panel(study))
-    console.save_svg(str(PICTURES / "terminal.svg"), title="make demo")
+    drawing = console.export_svg(title="make demo")
+    # The fonts would be fetched from the net; whatever monospace font is there will do.
+    drawing = re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.DOTALL)
+    (PICTURES / "terminal.svg").write_text(drawing, encoding="utf-8")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         raise SystemExit("no Chromium found")
@@ -49,7 +53,7 @@ def main(folder: Path) -> None:
         subprocess.run([browser, *options, f"--screenshot={shot}", page], check=True, capture_output=True)
         whole = Image.open(shot).convert("RGB")
         for name, (top, bottom) in CUTS.items():
-            part = whole.crop((0, top, WIDTH, bottom)).quantize(64)
+            part = whole.crop((0, top, WIDTH, bottom)).quantize(256)
             part.save(PICTURES / f"{name}.png", optimize=True)
 
 
