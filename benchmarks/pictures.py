@@ -23,7 +23,7 @@ from trueup.study.table import study_table, verdict_panel
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"
 WIDTH, HEIGHT = 1280, 8200
-CUTS = {"report-verdict": (0, 1330), "report-frontier": (3700, 4900), "report-responses": (6440, 7190)}
+CUTS = {"report-verdict": (0, 1330), "report-frontier": (3700, 4900), "report-responses": (6440, 7250)}
 """Name -> top and bottom of the part of the page that is shown."""
 
 FLAGS = (

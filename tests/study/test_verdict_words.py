@@ -73,7 +73,7 @@ def test_an_arm_against_itself_is_never_called_better() -> None:
 
 
 def test_sentences_name_what_was_shown_and_what_was_not() -> None:
-    arm = {"label": "X", "metrics": {"gold": {"mean": 1.0}}}
+    arm = {"label": "X", "settings": {}, "metrics": {"gold": {"mean": 1.0}}}
     contrast = {
         "a": "x",
         "b": "sft",

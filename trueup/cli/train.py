@@ -55,10 +55,12 @@ def execute(verb: str, args: argparse.Namespace) -> int:
     config = load_config(RECIPES[verb], args.config, _overrides(verb, args))
     if config.run.resume and (Path(config.run.out) / "final").exists():
         raise UserError(f"{config.run.out}: nothing to resume: the run is finished (it has final/)")
+    # Torch is imported only now that the settings are known to be good.
     from trueup.cli.display import RunDisplay
+    from trueup.recipes.table import recipe
 
     with RunDisplay(verb) as display:
-        summary = _recipe(verb)(config, display)
+        summary = recipe(verb)(config, display)
     result = {"folder": config.run.out, "steps": summary.steps, "seconds": summary.seconds, **summary.metrics}
     if args.json:
         print(json.dumps(result))
@@ -75,20 +77,6 @@ def _overrides(verb: str, args: argparse.Namespace) -> dict[str, Any]:
     if "run.out" not in values and args.config is None:
         values["run.out"] = f"runs/{verb}"
     return values
-
-
-def _recipe(verb: str) -> Any:
-    """Import the recipe, and torch with it, only now that the settings are known to be good."""
-    import importlib
-
-    module, function = {
-        "sft": ("sft", "run_sft"),
-        "reward": ("reward", "run_reward"),
-        "dpo": ("preference", "run_dpo"),
-        "ppo": ("ppo", "run_ppo"),
-        "grpo": ("grpo", "run_grpo"),
-    }[verb]
-    return getattr(importlib.import_module(f"trueup.recipes.{module}"), function)
 
 
 def _help(field: FieldInfo) -> str:

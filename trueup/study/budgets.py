@@ -34,7 +34,9 @@ def budgets(method: str, run: Path, parameters: int, reward_pairs: int) -> dict[
         "prompts": float(last.get("num_prompts", last.get("num_examples", 0))),
         "tokens": tokens,
         "flops": tokens * parameters * passes,
-        "seconds": (read_json(run / DONE) or {}).get("seconds"),
+        # A run taken over from a tuning candidate took the time that the candidate took.
+        "seconds": (read_json(run / "chosen.json") or {}).get("seconds")
+        or (read_json(run / DONE) or {}).get("seconds"),
     }
 
 

@@ -18,6 +18,7 @@ from queue import Empty
 from typing import Any
 
 from trueup.errors import Interrupted, RunError, TrueupError
+from trueup.runtime.signals import STOPS, on_stop
 from trueup.study.plan import Job
 
 DONE = "job.json"
@@ -97,18 +98,10 @@ def _work(job: Job, folder: Path) -> None:
     _EVENTS.put(Event("start", job.id))
     began, out = time.perf_counter(), folder / job.id
     out.mkdir(parents=True, exist_ok=True)
-    _on_stop(_raise_interrupted)  # the training loop replaces this by a flag: it stops at a checkpoint instead
-    try:
+    with on_stop(_raise_interrupted):  # the training loop replaces this by a flag: it stops at a checkpoint instead
         CALLS[job.call](folder, out, voice, **job.arguments)
-    finally:
-        _on_stop(signal.SIG_IGN)
     facts = {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
     (out / DONE).write_text(json.dumps(facts), encoding="utf-8")
-
-
-def _on_stop(handler: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
 
 
 def _raise_interrupted(*_: object) -> None:
@@ -128,7 +121,8 @@ def _start_worker(events: Any) -> None:
     global _EVENTS  # noqa: PLW0603 - a worker process has one queue for its whole life
     _EVENTS = events
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _on_stop(signal.SIG_IGN)  # between two jobs a worker has nothing to stop; the parent hands out no more
+    for number in STOPS:  # between two jobs a worker has nothing to stop; the parent hands out no more
+        signal.signal(number, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(1)
@@ -184,22 +178,14 @@ def _forwarded(events: Any, listen: Listener) -> Iterator[None]:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C sets a flag here; the workers, in the same process group, stop at their next checkpoint."""
+    """Ctrl-C or SIGTERM sets a flag here and is handed on to the workers, which stop at their next checkpoint."""
     flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
 
-    # SIGTERM reaches this process alone, Ctrl-C the whole group: hand both on, the workers' handlers only set flags.
-    def stop(*_: object) -> None:
+    def stop(number: int, frame: Any) -> None:
         flag.set()
         for child in mp.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_stop(stop):
         yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

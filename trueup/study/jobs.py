@@ -5,7 +5,6 @@ Only worker processes import this module, and torch with it.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,23 +25,16 @@ from trueup.models import hub
 from trueup.models.generate import sample
 from trueup.models.tokenizer import train_bpe
 from trueup.recipes.bench import Voice
+from trueup.recipes.table import recipe
 from trueup.rewards.learned import LearnedReward
 from trueup.runtime.seeding import generator, python_random, seed_globally
+from trueup.study.execute import DONE
 from trueup.types import Decoding
 from trueup.worlds.protocol import SPLITS
 from trueup.worlds.registry import load_world
 
 _TOKENS = 4096
 """Tokens of a forward pass in evaluation."""
-
-RUNNERS = {
-    "sft": ("trueup.recipes.sft", "run_sft"),
-    "reward": ("trueup.recipes.reward", "run_reward"),
-    "dpo": ("trueup.recipes.preference", "run_dpo"),
-    "ppo": ("trueup.recipes.ppo", "run_ppo"),
-    "grpo": ("trueup.recipes.grpo", "run_grpo"),
-}
-"""Verb -> recipe."""
 
 
 def make_world(study: Path, out: Path, voice: Voice, *, world: str, vocabulary: int) -> None:
@@ -68,10 +60,9 @@ def make_world(study: Path, out: Path, voice: Voice, *, world: str, vocabulary: 
 
 def train(study: Path, out: Path, voice: Voice, *, verb: str, config: Mapping[str, Any]) -> None:
     """Run a recipe; a run that was stopped before goes on."""
-    module, name = RUNNERS[verb]
     resume = (out / "config.yaml").exists()
     values = {**config, "run": {**config["run"], "resume": resume}}
-    getattr(importlib.import_module(module), name)(validate(RECIPES[verb], values, verb), voice)
+    recipe(verb)(validate(RECIPES[verb], values, verb), voice)
 
 
 def make_pairs(
@@ -148,12 +139,15 @@ def train_tuned(
     }
     best = max(scores, key=lambda value: scores[value])
     config = configs[best]
+    seconds = None
     if config["run"]["seed"] == tuned_seed:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(study / candidates[best], out)
+        seconds = json.loads((study / candidates[best] / DONE).read_text())["seconds"]
     else:
         train(study, out, voice, verb=verb, config=config)
-    (out / "chosen.json").write_text(json.dumps({"key": key, "value": float(best), "scores": scores}), encoding="utf-8")
+    chosen = {"key": key, "value": float(best), "scores": scores, "seconds": seconds}
+    (out / "chosen.json").write_text(json.dumps(chosen), encoding="utf-8")
 
 
 def evaluate(study: Path, out: Path, voice: Voice, **arguments: Any) -> None:

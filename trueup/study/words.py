@@ -121,6 +121,9 @@ def cautions(study: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
         "Intervals are for one comparison at a time (95 %), over prompts and seeds.",
         "The arms did not spend the same: see the budgets. This study compares settings, not methods at equal cost.",
     ]
+    tuned = [arm["label"] for arm in study["arms"] if "tuned" in arm["settings"]]
+    if tuned:
+        out.append(f"Budgets leave out the trials in which a setting was chosen: {_listed(tuned)}.")
     if seeds < 5:
         out.append(f"{seeds} seeds tell little about how much seeds differ; intervals are wide for that reason.")
     if any(point["step"] is None for point in study["frontier"]):

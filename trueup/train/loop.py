@@ -12,6 +12,7 @@ from typing import Any
 from trueup.errors import GateError, Interrupted
 from trueup.runtime.clock import seconds
 from trueup.runtime.seeding import seed_globally
+from trueup.runtime.signals import on_stop
 from trueup.train.protocols import Objective, Observer, Source, State, StepReport
 from trueup.train.step import TrainState, train_step
 
@@ -127,20 +128,13 @@ def _wind(scheduler: Any, epoch: int) -> None:
 
 @contextmanager
 def _stop_flag() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a flag; a second Ctrl-C acts at once. Main thread only."""
+    """Turn the first Ctrl-C or SIGTERM into a flag; a second Ctrl-C acts at once."""
     flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
 
     def handle(number: int, frame: Any) -> None:
         if flag.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         flag.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_stop(handle):
         yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
