@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trueup.study.execute import DONE
+from trueup.study.plan import DONE
 from trueup.study.results import read_config, read_json, read_rows
 
 FORWARD, BACKWARD = 2, 4

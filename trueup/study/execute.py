@@ -19,10 +19,7 @@ from typing import Any
 
 from trueup.errors import Interrupted, RunError, TrueupError
 from trueup.runtime.signals import STOPS, on_stop
-from trueup.study.plan import Job
-
-DONE = "job.json"
-"""Written last into a job's folder: seconds and peak memory. A folder without it is not finished."""
+from trueup.study.plan import DONE, Job
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from trueup.recipes.bench import Voice
 from trueup.recipes.table import recipe
 from trueup.rewards.learned import LearnedReward
 from trueup.runtime.seeding import generator, python_random, seed_globally
-from trueup.study.execute import DONE
+from trueup.study.plan import DONE
 from trueup.types import Decoding
 from trueup.worlds.protocol import SPLITS
 from trueup.worlds.registry import load_world

@@ -18,6 +18,9 @@ from trueup.config.study import ArmSection, StudyConfig
 SFT = "sft"
 """The start and the reference of every arm, itself compared with them."""
 
+DONE = "job.json"
+"""Written last into a job's folder: seconds and peak memory. A folder without it is not finished."""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -12,8 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from trueup.config.study import StudyConfig
-from trueup.study.execute import DONE
-from trueup.study.plan import SFT
+from trueup.study.plan import DONE, SFT
 
 Items = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
 """(arm, seed) -> items of the evaluation."""

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trueup.study.execute import DONE, peak_memory_gb
+from trueup.study.execute import peak_memory_gb
+from trueup.study.plan import DONE
 
 _STAGES = ("world", "sft", "pairs", "reward", "tuning", "arms", "evaluations", "untrained")
 
