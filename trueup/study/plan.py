@@ -95,7 +95,6 @@ def _shared_jobs(study: StudyConfig, folder: Path, seed: int) -> list[Job]:
     }
     return [
         Job(f"sft/seed-{seed}", "sft", f"SFT, seed {seed}", ("world",), "train", _recipe("sft", sft)),
-        _evaluation(study, SFT, seed, f"sft/seed-{seed}/final", (f"sft/seed-{seed}",)),
         _untrained(study, seed),
         Job(f"pairs/seed-{seed}", "pairs", f"pairs, seed {seed}", (f"sft/seed-{seed}",), "make_pairs", pairs),
         Job(
@@ -106,6 +105,7 @@ def _shared_jobs(study: StudyConfig, folder: Path, seed: int) -> list[Job]:
             "train",
             _recipe("reward", reward),
         ),
+        _evaluation(study, SFT, seed, f"sft/seed-{seed}/final", (f"sft/seed-{seed}",)),
     ]
 
 

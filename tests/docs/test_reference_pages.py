@@ -1,0 +1,137 @@
+"""The reference pages name what the code has, all of it and nothing else: metrics, rules, losses."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trueup.evaluate.policy import summarise
+from trueup.health import rules
+from trueup.losses.catalog import CATALOG
+from trueup.models import hub
+from trueup.study.analyse import COLUMNS
+from trueup.train.step import _Sums
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs"
+SOURCES = ROOT / "trueup"
+
+TABULATED = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+HEADED = re.compile(r"^## `([^`]+)`$", re.MULTILINE)
+
+NOT_A_METRIC = {"step"}
+"""Columns of a journal that number its lines."""
+
+
+def page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
+
+
+def once(names: list[str]) -> set[str]:
+    assert len(names) == len(set(names)), "a name is documented twice"
+    return set(names)
+
+
+def family(name: str) -> str:
+    """A metric's row: part names of a world's gold score, and of a loss, share one."""
+    name = name.removeprefix("eval/")
+    return re.sub(r"^(gold|loss)/.+$", r"\1/NAME", name)
+
+
+@pytest.fixture(scope="module")
+def tiny_lab() -> Iterator[Any]:
+    """The laboratory of the recipes' tests, as a module."""
+    path = ROOT / "tests" / "recipes" / "tiny_lab.py"
+    spec = importlib.util.spec_from_file_location("laboratory", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["laboratory"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["laboratory"]
+
+
+@pytest.fixture(scope="module")
+def run_metrics(tiny_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names in the journals of one short run of every variant; held-out data where the method takes them."""
+    root = tmp_path_factory.mktemp("laboratory")
+    names: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hub.PRESETS, "tiny", tiny_lab.SHAPE)
+        lab = tiny_lab.build(root)
+        held = {"sft": "held_examples.jsonl", "reward-causal": "held.jsonl", "dpo": "held.jsonl"}
+        for variant in tiny_lab.VARIANTS:
+            verb, values = tiny_lab.settings(lab)[variant]
+            if variant in held:
+                values = {**values, "data": {**values["data"], "validation": str(root / held[variant])}}
+            tiny_lab.run_config(verb, values, root / "runs" / variant)
+            lines = (root / "runs" / variant / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            names |= {name for line in lines for name in json.loads(line)}
+    return names - NOT_A_METRIC
+
+
+def evaluation_metrics() -> set[str]:
+    item = {"gold": 1.0, "gold/part": 1.0, "proxy": 1.0, "kl": 1.0, "length": 2, "ended": True}
+    return set(summarise([item])) | set(COLUMNS) | {"gold/part", "kl/token"}
+
+
+def test_every_metric_has_a_row_and_every_row_a_metric(run_metrics: set[str]) -> None:
+    # "pairs/identical" is written only in steps that have such pairs, which a short run may not.
+    made = {family(name) for name in run_metrics | evaluation_metrics()} | {"pairs/identical"}
+    assert once(TABULATED.findall(page("metrics"))) == made
+
+
+def test_held_out_metrics_were_among_those_collected(run_metrics: set[str]) -> None:
+    """Otherwise the comparison would pass without them."""
+    assert {"eval/loss", "eval/accuracy", "eval/rewards/accuracies"} <= run_metrics
+
+
+@given(st.sets(st.sampled_from(["policy", "value", "kl"]), min_size=1))
+def test_terms_are_listed_where_there_are_several(names: set[str]) -> None:
+    """What the page says of ``loss/NAME``."""
+    sums = _Sums()
+    sums.terms = dict.fromkeys(names, (1.0, "token", 1.0))
+    listed = {name for name in sums.means({"token": 1.0}) if name != "loss"}
+    assert listed == ({f"loss/{name}" for name in names} if len(names) > 1 else set())
+
+
+def identifiers(path: Path) -> Iterator[str]:
+    """First argument of every ``Finding(...)`` of a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+            assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}: a rule needs a literal name"
+            yield node.args[0].value
+
+
+def test_every_rule_has_a_section_and_every_section_a_rule() -> None:
+    made = {rule for path in SOURCES.rglob("*.py") for rule in identifiers(path)}
+    assert once(HEADED.findall(page("diagnoses"))) == made
+    assert len(made) > len(rules.RULES), "rules outside the monitor were not found"
+
+
+def test_every_loss_is_on_the_page() -> None:
+    headed = once(HEADED.findall(page("losses")))
+    tabulated = once(TABULATED.findall(page("losses")))
+    assert headed == {loss.name for loss in CATALOG.values() if loss.family == "preference"}
+    assert tabulated == {loss.name for loss in CATALOG.values() if loss.family != "preference"}
+
+
+@pytest.mark.parametrize(
+    "loss", [loss for loss in CATALOG.values() if loss.family == "preference"], ids=lambda x: x.name
+)
+def test_a_loss_section_has_its_facts(loss: Any) -> None:
+    text = page("losses").split(f"## `{loss.name}`\n", 1)[1].split("\n## ", 1)[0]
+    assert loss.equation in text and loss.paper.arxiv in text
+    assert ("none" if loss.default_beta is None else f"{loss.default_beta:g}") in text.split("beta:", 1)[1]
+    for option in loss.options:
+        assert f"`{option}`" in text
