@@ -53,15 +53,18 @@ def execute(verb: str, args: argparse.Namespace) -> int:
     from trueup.cli.study_display import StudyDisplay
     from trueup.study.execute import run_jobs
     from trueup.study.results import finished_arms
+    from trueup.study.timing import add_elapsed
 
-    with StudyDisplay(jobs) as display:
-        try:
+    try:
+        with StudyDisplay(jobs) as display:
             run_jobs(jobs, folder, args.workers, display)
-        except RunError as error:
-            failure = error
+    except RunError as error:
+        failure = error
+    finally:
+        elapsed = add_elapsed(folder, time.perf_counter() - began)
     if failure is not None and len(finished_arms(study, folder)) < 2:
         raise failure
-    _analyse(study, folder, time.perf_counter() - began)
+    _analyse(study, folder, elapsed)
     _show(folder, args.json)
     if failure is not None:
         raise failure

@@ -12,6 +12,14 @@ from trueup.study.plan import DONE
 _STAGES = ("world", "sft", "pairs", "reward", "tuning", "arms", "evaluations", "untrained")
 
 
+def add_elapsed(folder: Path, seconds: float) -> float:
+    """Add this call's wall seconds to those of the calls before it (a study may be stopped and gone on with)."""
+    path = folder / "elapsed.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+    path.write_text(json.dumps(before + seconds), encoding="utf-8")
+    return before + seconds
+
+
 def stage_seconds(folder: Path, total: float) -> dict[str, Any]:
     """Seconds of all jobs of a stage added up (jobs run side by side), and the largest memory of a job's process.
 
