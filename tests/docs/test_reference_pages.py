@@ -109,8 +109,9 @@ def identifiers(path: Path) -> Iterator[str]:
     """First argument of every ``Finding(...)`` of a module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
-            assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}: a rule needs a literal name"
-            yield node.args[0].value
+            rule = ast.literal_eval(node.args[0])
+            assert isinstance(rule, str), f"{path}:{node.lineno}: a rule needs a literal name"
+            yield rule
 
 
 def test_every_rule_has_a_section_and_every_section_a_rule() -> None:
