@@ -41,3 +41,13 @@ def test_watching_a_run_does_not_change_it(
     assert bare == plain["metrics"]
     evaluated = [row["step"] for row in watched["metrics"] if "eval/loss" in row]
     assert evaluated == ([3, 6, OPTIM["steps"]] if validation else [])
+
+
+def test_a_loss_that_ranks_pairs_against_each_other_is_never_cut(lab: Lab, tmp_path: Path) -> None:
+    """AOT sorts the margins of a step: in micro-batches it would be another loss, without any sign."""
+    verb, values = settings(lab)["dpo"]
+    values = {**values, "preference": {**values.get("preference", {}), "loss": "aot"}}
+    for name, tokens in {"small": 8, "large": 4096}.items():
+        cut = {**values, "optim": {**values["optim"], "micro_batch_tokens": tokens}}
+        run_config(verb, cut, tmp_path / name)
+    assert weights(tmp_path / "small") == weights(tmp_path / "large")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import Any
 
 from trueup.config.schema import DpoConfig
@@ -47,6 +49,9 @@ def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
     reference = frozen_reference(bench, section.reference)
     voice.say(data.describe())
     choose_layout(bench, data)
+    if loss.couples_batch:
+        voice.say(f"{loss.name} ranks the pairs of a step against each other, so a step is one forward pass")
+        bench.batching = replace(bench.batching, max_tokens=sys.maxsize)
 
     before = fingerprint.of_weights(reference)
     scorer = frozen_scorer(reference) if loss.needs_reference else None
