@@ -13,7 +13,7 @@ from trueup.data.batching import Batching
 from trueup.data.encode import Bounds, encode_prompts
 from trueup.data.template import make_encoder
 from trueup.data.trees import Tree
-from trueup.evaluate.policy import Protocol, evaluate_policy, sequence_kl, summarise
+from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy, sequence_kl, summarise
 from trueup.evaluate.suites import load_suite
 from trueup.models import hub
 from trueup.models.tokenizer import train_bpe
@@ -38,7 +38,7 @@ def test_items_have_one_row_a_draw_and_say_how_they_ended(tokenizer: Any, tmp_pa
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     suite, encoder = load_suite(str(file)), make_encoder(tokenizer)
     prompts = encode_prompts(suite.prompts, encoder, Bounds(64, None, 5))
-    protocol = Protocol(Decoding(max_new_tokens=5), 3, 0)
+    protocol = EvaluationProtocol(Decoding(max_new_tokens=5), 3, 0)
     policy = model(tokenizer, 0)
     items = evaluate_policy(policy, suite, prompts, encoder, BATCHING, protocol, reference=policy)
     assert [(item["prompt_id"], item["draw"]) for item in items] == [(p, d) for p in "abc" for d in range(3)]

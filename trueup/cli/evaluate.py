@@ -77,7 +77,7 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     from trueup.data.batching import Batching
     from trueup.data.encode import Bounds, encode_prompts
     from trueup.data.template import make_encoder
-    from trueup.evaluate.policy import Protocol, evaluate_policy
+    from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy
     from trueup.evaluate.suites import load_suite
     from trueup.models import hub
     from trueup.recipes.bench import require_same_vocabulary
@@ -103,7 +103,7 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     decoding = Decoding(args.temperature, args.top_k, args.top_p, args.max_new_tokens)
     encoded = encode_prompts(suite.prompts, encoder, Bounds(hub.context_length(policy), None, args.max_new_tokens))
     reward = LearnedReward(scorer, batching) if scorer is not None else None
-    protocol = Protocol(decoding, args.draws, args.seed)
+    protocol = EvaluationProtocol(decoding, args.draws, args.seed)
     return evaluate_policy(policy, suite, encoded, encoder, batching, protocol, reference, reward)
 
 

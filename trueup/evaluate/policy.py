@@ -23,7 +23,7 @@ from trueup.types import Decoding, TokenTrees
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How every arm of a comparison is sampled: the same for all, recorded with the results."""
 
     decoding: Decoding
@@ -37,7 +37,7 @@ def evaluate_policy(
     prompts: EncodedSet,
     encoder: Encoder,
     batching: Batching,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     reference: Any | None = None,
     reward: Reward | None = None,
 ) -> list[dict[str, Any]]:

@@ -64,7 +64,13 @@ def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
         source,
         objective,
         bench.steps(data),
-        facts={"method": "dpo", "data": data.fingerprint, "reference": before, "loss": loss.name},
+        facts={
+            "method": "dpo",
+            "data": data.fingerprint,
+            "start": fingerprint.of_weights(bench.model),
+            "reference": before,
+            "loss": loss.name,
+        },
         early=_preflight(config, bench, objective, loaded, data),
         evaluate=held_out(bench, objective, held),
     )

@@ -19,7 +19,7 @@ from trueup.data.batching import Batching
 from trueup.data.encode import Bounds, encode_prompts
 from trueup.data.read import read_prompts
 from trueup.data.template import Encoder, make_encoder
-from trueup.evaluate.policy import Protocol, evaluate_policy, summarise
+from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy, summarise
 from trueup.evaluate.suites import load_suite
 from trueup.models import hub
 from trueup.models.generate import sample
@@ -174,7 +174,7 @@ def evaluate_untrained(
     suite = load_suite(str(study / "world/test.jsonl"), load_world(study_world), prompts)
     encoded = encode_prompts(suite.prompts, encoder, Bounds(context, None, decoding["max_new_tokens"]))
     batching = Batching("shared", _TOKENS, torch.device("cpu"))
-    items = evaluate_policy(model, suite, encoded, encoder, batching, Protocol(Decoding(**decoding), 1, seed))
+    items = evaluate_policy(model, suite, encoded, encoder, batching, EvaluationProtocol(Decoding(**decoding), 1, seed))
     (out / "untrained.json").write_text(json.dumps(summarise(items)), encoding="utf-8")
 
 
@@ -198,7 +198,7 @@ def _items(
     loaded = load_suite(str(study / suite), load_world(world), prompts)
     bounds = Bounds(hub.context_length(policy), None, decoding["max_new_tokens"])
     encoded = encode_prompts(loaded.prompts, encoder, bounds)
-    protocol = Protocol(Decoding(**decoding), draws, seed)
+    protocol = EvaluationProtocol(Decoding(**decoding), draws, seed)
     return evaluate_policy(policy, loaded, encoded, encoder, batching, protocol, anchor, scorer)
 
 

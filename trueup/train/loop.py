@@ -72,10 +72,12 @@ def run(
             if plan.evaluate and (state.step % plan.eval_every == 0 or state.step == plan.steps):
                 metrics |= plan.evaluate(state.step)
             _tell(observers, StepReport(state.step, metrics), lambda: _save(plan, state, source))
-            if plan.save_every and state.step % plan.save_every == 0 and state.step < plan.steps:
+            if state.step == plan.steps:
+                break
+            stopping = stopped.is_set()
+            if stopping or (plan.save_every and state.step % plan.save_every == 0):
                 _save(plan, state, source)
-            if stopped.is_set() and state.step < plan.steps:
-                _save(plan, state, source)
+            if stopping:
                 raise Interrupted(f"stopped after step {state.step} of {plan.steps}; --resume goes on from there")
     return RunSummary(state.step, metrics, consumed, seconds() - started)
 
