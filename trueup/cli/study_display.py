@@ -27,7 +27,6 @@ class StudyDisplay:
         self.finished: set[str] = set()
         self.state: dict[str, Event] = {}
         self.durations: dict[str, list[float]] = {}
-        self.began = time.monotonic()
         self.progress = Progress(
             TextColumn("[bold]study"),
             BarColumn(),
