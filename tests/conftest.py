@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What tests compute is kept apart from the user's cache, and goes when they end.
+os.environ["TRUEUP_CACHE"] = tempfile.mkdtemp(prefix="trueup-tests-")
 
 import pytest
 from hypothesis import settings
@@ -22,6 +26,10 @@ except ImportError:  # pragma: no cover - the torch-free rooms are also tested w
     pass
 
 DATA = Path(os.environ.get("TRUEUP_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["TRUEUP_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -39,6 +39,10 @@ def on_rollouts(lab: Lab, *more: str) -> list[str]:
     return ["ppo", "--model", lab.model, "--data", lab.prompts__jsonl, "--rollout.decoding.max_new_tokens", "4", *more]
 
 
+def on_judged(data: str, lab: Lab) -> list[str]:
+    return ["kto", "--model", lab.model, "--data", data]
+
+
 def pairs_file(folder: Path, lines: list[Any], name: str = "pairs.jsonl") -> str:
     return str(write(folder / name, lines))
 
@@ -213,6 +217,72 @@ def unknown_loss(lab: Lab, files: Path) -> list[str]:
 @case("gama")
 def unknown_option_of_a_loss(lab: Lab, files: Path) -> list[str]:
     return on_pairs(lab, "--preference.options", "{gama: 1.0}")
+
+
+@case("'beta' does nothing for loss 'sft'")
+def beta_for_a_loss_without_one(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "sft", "--preference.beta", "0.1")
+
+
+@case("'label_smoothing' does nothing for loss 'hinge'")
+def label_smoothing_for_a_loss_without_one(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "hinge", "--preference.label_smoothing", "0")
+
+
+@case("preference.reference does nothing for simpo", "no reference")
+def reference_for_a_loss_without_one(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "simpo", "--preference.reference", lab.model)
+
+
+@case("preference.rejected: reference does nothing for 1 simpo + 1 sft")
+def samples_of_a_reference_that_is_not_used(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "{simpo: 1, sft: 1}", "--preference.rejected", "reference")
+
+
+@case("preference.store does nothing for orpo")
+def store_for_a_loss_without_a_reference(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "orpo", "--preference.store", str(files))
+
+
+@case("preference.sync_every does nothing for cpo")
+def moving_reference_for_a_loss_without_one(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "cpo", "--preference.sync_every", "3")
+
+
+@case("divergence 'js' is not valid for loss 'ipo'", "sigmoid")
+def divergence_for_a_loss_that_has_none(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "ipo", "--preference.divergence", "js")
+
+
+@case("label_smoothing is 0", "exo_pair")
+def no_smoothing_for_a_loss_that_divides_by_it(lab: Lab, files: Path) -> list[str]:
+    return on_pairs(lab, "--preference.loss", "exo_pair", "--preference.label_smoothing", "0")
+
+
+@case("--preference.store", "did you mean")
+def reference_settings_given_to_orpo(lab: Lab, files: Path) -> list[str]:
+    return ["orpo", "--model", lab.model, "--data", lab.pairs__jsonl, "--preference.store", str(files)]
+
+
+@case("'desirable_weight' does nothing for loss 'bco'")
+def weights_for_bco(lab: Lab, files: Path) -> list[str]:
+    return [*on_judged(lab.judged__jsonl, lab), "--kto.loss", "bco", "--kto.desirable_weight", "1.5"]
+
+
+@case("preference pairs", "trueup dpo")
+def pairs_given_to_kto(lab: Lab, files: Path) -> list[str]:
+    return on_judged(lab.pairs__jsonl, lab)
+
+
+@case("judged responses", "trueup kto")
+def judged_responses_given_to_dpo(lab: Lab, files: Path) -> list[str]:
+    return ["dpo", "--model", lab.model, "--data", lab.judged__jsonl]
+
+
+@case("judged.jsonl: row 1", "all rows have the same prompt", "--kto.loss bco")
+def kto_on_one_prompt(lab: Lab, files: Path) -> list[str]:
+    row = {"prompt": "sort: red blue", "response": "blue red", "label": True}
+    return on_judged(pairs_file(files, [row, row | {"response": "red", "label": False}], "judged.jsonl"), lab)
 
 
 @case("run.device", "gpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from refusals import foreign, one_line
-from tiny_lab import Lab
+from tiny_lab import CONTEXT, Lab
 
 from trueup.models import hub
 
@@ -23,6 +23,10 @@ def test_evaluation(lab: Lab, files: Path, tmp_path: Path, capsys: pytest.Captur
     other = foreign(files, hub.new_causal)
     assert "another vocabulary" in refused(lab.model, "--suite", lab.prompts__jsonl, "--reference", other)
     assert "--draws" in refused(lab.model, "--suite", lab.prompts__jsonl, "--draws", "0")
+    assert "--limit" in refused(lab.model, "--suite", lab.prompts__jsonl, "--limit", "0")
+    crowded = refused(lab.model, "--suite", lab.prompts__jsonl, "--max-new-tokens", str(CONTEXT))
+    assert "prompts.jsonl:1" in crowded and "smaller --max-new-tokens" in crowded
+    assert "--data" not in crowded  # which this verb does not have
     assert "invalid int value" in refused(lab.model, "--suite", lab.prompts__jsonl, "--draws", "two")
     assert "did you mean '--draws'" in refused(lab.model, "--suite", lab.prompts__jsonl, "--drws", "2")
     assert not (tmp_path / "out").exists()
@@ -49,7 +53,7 @@ arms:
         (STUDY.replace("question", "qestion"), "did you mean 'question'"),
         (STUDY.replace("dpo", "dpoo"), "arms.0.method"),
         (STUDY.replace("tuned}", "tuned, config: {optim: {stepps: 3}}}"), "did you mean 'optim.steps'"),
-        (STUDY.replace("tuned}", "tuned, tune: {key: preference.bta, values: [1, 2]}}"), "preference.bta"),
+        (STUDY.replace("tuned}", "tuned, tune: {key: preference.bta, values: [1, 2]}}"), "'preference.beta'"),
         (STUDY + "  - {name: a, label: B, method: dpo, setting: tuned}\n", "arm names must differ"),
         (STUDY.replace("world:", "  world:"), "line 4"),
         (STUDY.replace("errands", "erands"), "did you mean 'errands'"),

@@ -50,8 +50,14 @@ def test_giving_one_setting_changes_no_other(verb: str) -> None:
 def test_the_defaults_that_a_recipe_has_of_its_own() -> None:
     assert minimal("dpo", optim__steps=5).optim.learning_rate == 1e-6
     assert minimal("ppo", optim__batch_size=5).optim.steps == 200
-    sampled = minimal("dpo", decoding__max_new_tokens=9)
+    sampled = minimal("dpo", decoding__max_new_tokens=9, preference__rejected="reference")
     assert isinstance(sampled, RECIPES["dpo"]) and sampled.model_dump()["decoding"]["top_k"] == 50
+
+
+@pytest.mark.parametrize("section", ["preference", "decoding"])
+def test_orpo_has_no_setting_that_only_a_reference_could_use(section: str) -> None:
+    assert not [key for key in leaves(RECIPES["orpo"]) if key.startswith(section)]
+    assert minimal("orpo").optim.learning_rate == 8e-6
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -86,6 +92,14 @@ def test_a_resolved_configuration_reads_back_as_itself(verb: str, tmp_path: Path
         ({"optim": 3}, "optim"),
         ({"model": {"path": "m", "preset": "seed", "tokenizer": "t"}}, "either model.path"),
         ({"model": {"preset": "seed"}}, "model.preset needs model.tokenizer"),
+        ({"decoding": {"top_k": 5}}, "decoding does nothing without preference.rejected: reference"),
+        ({"preference": {"divergence_alpha": 0.3}}, "preference.divergence_alpha does nothing"),
+        ({"preference": {"divergence": "alpha", "divergence_alpha": 1.0}}, "preference.divergence_alpha"),
+        ({"preference": {"sync_mixup": 0.3}}, "preference.sync_mixup does nothing"),
+        ({"preference": {"sync_every": 5, "store": "s"}}, "preference.store does nothing with preference.sync_every"),
+        ({"preference": {"rejected": "reference", "store": "s"}}, "preference.store does nothing"),
+        ({"preference": {"sync_every": 5}, "lora": {"rank": 4}}, "leave out lora.rank"),
+        ({"preference": {"loss": {"sigmoid": -1.0}}}, "greater than 0"),
     ],
 )
 def test_refusals_name_the_key(values: dict[str, Any], says: str) -> None:
@@ -129,6 +143,9 @@ def test_words_that_yaml_would_change(text: str) -> None:
         ("optim.steps", "null", None),
         ("optim.betas", "[0.8, 0.9]", (0.8, 0.9)),
         ("preference.options", "{gamma: 2}", {"gamma": 2.0}),
+        ("preference.options", "{simpo: {gamma: 2}}", {"simpo": {"gamma": 2.0}}),
+        ("preference.loss", "{sigmoid: 0.8, sft: 1}", {"sigmoid": 0.8, "sft": 1.0}),
+        ("preference.loss", "mpo", "mpo"),
         ("run.resume", "true", True),
         ("model.dtype", "bfloat16", "bfloat16"),
         ("model.tokenizer", "null", None),

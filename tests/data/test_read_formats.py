@@ -130,7 +130,7 @@ def test_a_csv_label_that_is_no_boolean_is_refused(tmp_path: Path, column: str, 
     path = tmp_path / "judged.csv"
     path.write_text(f"prompt,response,{column}\np,a,{cell}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"judged\.csv:2: field 'label'"):
-        read_judged(path)
+        read_judged(path).whole()
 
 
 def test_a_text_file_has_one_prompt_a_line(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_limit_takes_the_first_records_and_leaves_the_rest_unread(tmp_path: Pa
     assert loaded.dropped == {"identical chosen and rejected": 1}
     assert loaded.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(UserError, match=r"pairs\.jsonl:5: malformed JSON"):
-        read_pairs(path, limit=3)
+        read_pairs(path, limit=3).whole()
 
 
 def test_a_limit_above_the_file_is_no_limit_and_one_below_1_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_every_turn_of_a_dialogue_is_returned_in_order(folder: Path, turns: list
 def _load_or_refuse(path: Path) -> None:
     for reader in READERS:
         with contextlib.suppress(UserError):
-            reader(path)
+            reader(path).whole()
 
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".jsonl.gz")

@@ -19,7 +19,7 @@ GOOD = b'{"prompt": "a", "response": "b"}'
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_examples(path)
+        read_examples(path).whole()
     said = str(caught.value)
     assert said.startswith(str(path)) and "\n" not in said and "; " in said
     return said.removeprefix(str(path))
@@ -158,14 +158,14 @@ def test_arrow_offsets_that_point_outside_are_caught_before_they_are_followed(tm
     for wrong in ([0, 1, -7, 6], [0, 1, 3, 2**30], [0, 5, 3, 6]):
         path = written(tmp_path, "rows.arrow", whole.replace(offsets, array("i", wrong).tobytes()))
         with pytest.raises(UserError, match="cannot be read"):
-            read_prompts(path)
+            read_prompts(path).whole()
 
 
 def test_a_columnar_file_with_two_columns_of_one_name(tmp_path: Path) -> None:
     table = pa.table([["a"], ["b"]], names=["prompt", "prompt"])
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(UserError, match="two columns have one name"):
-        read_prompts(tmp_path / "rows.parquet")
+        read_prompts(tmp_path / "rows.parquet").whole()
 
 
 def test_column_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:

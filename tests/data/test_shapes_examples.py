@@ -24,7 +24,7 @@ def write(folder: Path, *rows: Any) -> Path:
 
 def refusal(folder: Path, *rows: Any) -> str:
     with pytest.raises(UserError) as caught:
-        read_examples(write(folder, *rows))
+        read_examples(write(folder, *rows)).whole()
     return str(caught.value)
 
 

@@ -45,21 +45,20 @@ def test_one_judgement_is_the_same_record_in_every_shape(tmp_path: Path, row: An
 @pytest.mark.parametrize("label", [0, 1, "true", 0.5, [True]])
 def test_a_label_is_true_or_false_and_nothing_like_it(tmp_path: Path, label: Any) -> None:
     with pytest.raises(UserError, match=r"rows\.jsonl:2: field 'label' must be true or false"):
-        read_judged(
-            write(tmp_path, {"messages": [ASK, PLUM], "label": True}, {"messages": [ASK, PLUM], "label": label})
-        )
+        good, bad = ({"messages": [ASK, PLUM], "label": told} for told in (True, label))
+        read_judged(write(tmp_path, good, bad)).whole()
     with pytest.raises(UserError, match=r"rows\.jsonl:1: field 'label' must be true or false"):
-        read_judged(write(tmp_path, {"messages": [ASK, PLUM], "label": label}))
+        read_judged(write(tmp_path, {"messages": [ASK, PLUM], "label": label})).whole()
 
 
 def test_a_judged_dialogue_needs_a_reply(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="field 'messages' ends with the user's turn"):
-        read_judged(write(tmp_path, {"messages": [ASK], "label": True}))
+        read_judged(write(tmp_path, {"messages": [ASK], "label": True})).whole()
 
 
 def test_examples_without_a_label_are_sent_to_sft(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`trueup sft`"):
-        read_judged(write(tmp_path, {"messages": [ASK, PLUM]}))
+        read_judged(write(tmp_path, {"messages": [ASK, PLUM]})).whole()
 
 
 @pytest.mark.parametrize(
@@ -95,10 +94,10 @@ def test_an_id_names_the_prompt_and_a_row_number_stands_in(tmp_path: Path) -> No
 @pytest.mark.parametrize("rows", [[{"id": "a"}, {"id": "b"}, {"id": "a"}], [{"id": 3}, {"id": 4}, {}]])
 def test_two_prompts_of_one_id_are_refused_with_both_places(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     with pytest.raises(UserError, match=r"rows\.jsonl:3: field 'id' .*rows\.jsonl:1;"):
-        read_prompts(write(tmp_path, *({"prompt": "p"} | row for row in rows)))
+        read_prompts(write(tmp_path, *({"prompt": "p"} | row for row in rows))).whole()
 
 
 @pytest.mark.parametrize("name", [True, 1.5, ["a"]])
 def test_an_id_is_text_or_a_whole_number(tmp_path: Path, name: Any) -> None:
     with pytest.raises(UserError, match="field 'id'"):
-        read_prompts(write(tmp_path, {"prompt": "p", "id": name}))
+        read_prompts(write(tmp_path, {"prompt": "p", "id": name})).whole()

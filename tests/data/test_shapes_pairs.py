@@ -34,7 +34,7 @@ def write(folder: Path, *rows: Any) -> Path:
 
 def refusal(folder: Path, *rows: Any) -> str:
     with pytest.raises(UserError) as caught:
-        read_pairs(write(folder, *rows))
+        read_pairs(write(folder, *rows)).whole()
     return str(caught.value)
 
 

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from trueup.evaluate.policy import summarise
 from trueup.health import rules
 from trueup.losses.catalog import CATALOG
+from trueup.losses.implicit import DIVERGENCES
+from trueup.losses.mixture import MIXTURES
 from trueup.models import hub
 from trueup.study.analyse import COLUMNS
 from trueup.train.step import _Sums
@@ -28,6 +30,9 @@ SOURCES = ROOT / "trueup"
 
 TABULATED = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 HEADED = re.compile(r"^## `([^`]+)`$", re.MULTILINE)
+
+CHOSEN_BY_NAME = ("preference", "unpaired")
+"""Families of losses that have a section each; the method chooses the others."""
 
 NOT_A_METRIC = {"step"}
 """Columns of a journal that number its lines."""
@@ -70,6 +75,7 @@ def run_metrics(tiny_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> set[
         patch.setitem(hub.PRESETS, "tiny", tiny_lab.SHAPE)
         lab = tiny_lab.build(root)
         held = {"sft": "held_examples.jsonl", "reward-causal": "held.jsonl", "dpo": "held.jsonl"}
+        held |= {"orpo": "held.jsonl", "kto": "held_judged.jsonl"}
         for variant in tiny_lab.VARIANTS:
             verb, values = tiny_lab.settings(lab)[variant]
             if variant in held:
@@ -124,12 +130,25 @@ def test_every_rule_has_a_section_and_every_section_a_rule() -> None:
 def test_every_loss_is_on_the_page() -> None:
     headed = once(HEADED.findall(page("losses")))
     tabulated = once(TABULATED.findall(page("losses")))
-    assert headed == {loss.name for loss in CATALOG.values() if loss.family == "preference"}
-    assert tabulated == {loss.name for loss in CATALOG.values() if loss.family != "preference"}
+    assert headed == {loss.name for loss in CATALOG.values() if loss.family in CHOSEN_BY_NAME}
+    assert tabulated == {loss.name for loss in CATALOG.values() if loss.family not in CHOSEN_BY_NAME}
+
+
+def test_named_sums_are_on_the_page() -> None:
+    text = page("losses").split("## Sums of losses\n", 1)[1]
+    for name, parts in MIXTURES.items():
+        assert f"| {name} | " + " + ".join(f"{weight:g} `{part}`" for part, weight in parts) in text
+
+
+def test_divergences_are_on_the_page_with_the_losses_they_are_for() -> None:
+    text = page("losses").split("## Divergences\n", 1)[1].split("\n## ", 1)[0]
+    assert re.findall(r"^\| (\w+) \|", text, re.MULTILINE)[1:] == list(DIVERGENCES)
+    valid = text.split("Valid for", 1)[1].split(", where", 1)[0]
+    assert set(re.findall(r"`(\w+)`", valid)) == {loss.name for loss in CATALOG.values() if loss.divergences}
 
 
 @pytest.mark.parametrize(
-    "loss", [loss for loss in CATALOG.values() if loss.family == "preference"], ids=lambda x: x.name
+    "loss", [loss for loss in CATALOG.values() if loss.family in CHOSEN_BY_NAME], ids=lambda x: x.name
 )
 def test_a_loss_section_has_its_facts(loss: Any) -> None:
     text = page("losses").split(f"## `{loss.name}`\n", 1)[1].split("\n## ", 1)[0]

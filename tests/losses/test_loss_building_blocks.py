@@ -1,4 +1,4 @@
-"""Elementary functions, f-divergences, mixtures and weights."""
+"""Elementary functions, f-divergences and weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from trueup.errors import UserError
 from trueup.losses.elementary import EXPONENT_LIMIT, PROBABILITY_GAP, log_odds, per_token, tangent_exp, tangent_expm1
 from trueup.losses.implicit import DIVERGENCES, with_divergence
-from trueup.losses.mixture import MIXTURES, mixture, needs_reference
 from trueup.losses.preference import sigmoid
 from trueup.losses.weighting import wpo_weights
 from trueup.types import PairLogps
@@ -113,49 +112,6 @@ def test_log_odds_in_probabilities() -> None:
 
 def test_an_empty_response_has_mean_zero() -> None:
     assert per_token(torch.tensor([0.0, -6.0]), torch.tensor([0, 3])).tolist() == [0.0, -2.0]
-
-
-def test_mixtures_are_the_papers_sums() -> None:
-    # At the reference DPO is log 2 and BCO 2 log 2; the chosen response has 4 tokens and 10 nats.
-    same = torch.full((2,), -10.0, dtype=torch.float64)
-    log2, nll = math.log(2.0), 10.0 / 4
-    pairs = pairs_of(same, same)
-    assert mixture(pairs, MIXTURES["mpo"], beta=0.1).tolist() == pytest.approx([0.8 * log2 + 0.2 * 2 * log2 + nll] * 2)
-    assert mixture(pairs, MIXTURES["rpo"], beta=0.1).tolist() == pytest.approx([log2 + nll] * 2)
-
-
-def test_mixture_passes_beta_options_and_gradient_to_its_parts() -> None:
-    chosen = torch.full((1,), -8.0, dtype=torch.float64, requires_grad=True)
-    pairs = pairs_of(chosen, torch.full((1,), -10.0, dtype=torch.float64))
-    parts = [("hinge", 3.0), ("simpo", 0.5)]
-    value = mixture(pairs, parts, beta=0.2, options={"simpo": {"gamma": 0.7}})
-    gap = 0.2 * (-8.0 / 4 + 10.0 / 2) - 0.7
-    assert value.item() == pytest.approx(3.0 * (1 - 0.2 * 2) + 0.5 * math.log(1 + math.exp(-gap)))
-    (slope,) = torch.autograd.grad(value.sum(), chosen)
-    assert slope.item() == pytest.approx(-3.0 * 0.2 - 0.5 * 0.2 / 4 / (1 + math.exp(gap)))
-
-
-def test_mixture_needs_a_reference_if_a_part_does() -> None:
-    assert needs_reference(MIXTURES["mpo"])
-    assert not needs_reference([("simpo", 1.0), ("sft", 0.1)])
-
-
-@pytest.mark.parametrize(
-    ("parts", "options", "message"),
-    [
-        ([], {}, "no parts"),
-        ([("sigmoid", 0.0)], {}, "weights must be above 0"),
-        ([("sigmoid", float("nan"))], {}, "weights must be above 0"),
-        ([("sigmoid", 1.0), ("sigmoid", 1.0)], {}, "more than once"),
-        ([("sigmiod", 1.0)], {}, "did you mean 'sigmoid'"),
-        ([("kto", 1.0)], {}, "no preference loss"),
-        ([("sigmoid", 1.0)], {"sft": {}}, "no part of the mixture"),
-        ([("hinge", 1.0)], {"hinge": {"gamma": 1.0}}, "does nothing"),
-    ],
-)
-def test_mixtures_with_idle_parts_are_refused(parts: list, options: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        mixture(pairs_of(GRID, GRID), parts, beta=0.1, options=options)
 
 
 def test_wpo_weight_is_the_product_of_the_mean_token_probabilities() -> None:

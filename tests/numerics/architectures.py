@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import transformers as hf
 
+from trueup.models import hub
+
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 61}
 KV = {**SHAPE, "num_key_value_heads": 2, "max_position_embeddings": 128}
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -44,4 +46,4 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
         for parameter in model.parameters():
             if parameter.ndim >= 2:
                 parameter.mul_(4.0)
-    return model.eval()
+    return hub.attend_by_tree(model).eval()

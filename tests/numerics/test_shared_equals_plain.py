@@ -8,7 +8,7 @@ from architectures import CONFIGS, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueup.data.trees import Tree, collate
+from trueup.data.trees import Layout, Tree, collate
 from trueup.models.forward import token_scores
 
 IDS = st.integers(3, 60)
@@ -35,12 +35,13 @@ def by_transformers(model, trees: list[Tree]) -> torch.Tensor:
     return torch.cat(out)
 
 
-@pytest.mark.parametrize("layout", ["shared", "plain"])
-@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize(
+    ("layout", "packing"), [("flat", True), ("shared", True), ("shared", False), ("plain", True), ("plain", False)]
+)
 @pytest.mark.parametrize("name", CONFIGS)
 @settings(max_examples=8, deadline=None)
 @given(trees=TREES)
-def test_token_logps_equal_transformers(name: str, layout: str, packing: bool, trees: list[Tree]) -> None:
+def test_token_logps_equal_transformers(name: str, layout: Layout, packing: bool, trees: list[Tree]) -> None:
     model = MODELS[name]
     with torch.no_grad():
         found = token_scores(model, collate(trees, layout, packing)).logps
@@ -48,8 +49,9 @@ def test_token_logps_equal_transformers(name: str, layout: str, packing: bool, t
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["flat", "shared"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_gradients_equal_transformers(name: str) -> None:
+def test_gradients_equal_transformers(name: str, layout: Layout) -> None:
     torch.manual_seed(1)
     trees = [
         Tree(
@@ -61,7 +63,7 @@ def test_gradients_equal_transformers(name: str) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     weights = torch.linspace(-1, 1, sum(len(r) for t in trees for r in t.responses))
     expected = torch.autograd.grad((by_transformers(model, trees) * weights).sum(), parameters)
-    found = torch.autograd.grad((token_scores(model, collate(trees)).logps * weights).sum(), parameters)
+    found = torch.autograd.grad((token_scores(model, collate(trees, layout)).logps * weights).sum(), parameters)
     total = torch.cat([g.flatten() for g in expected])
     difference = torch.cat([g.flatten() for g in found]) - total
     assert difference.norm() / total.norm() < 1e-5

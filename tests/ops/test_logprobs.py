@@ -58,8 +58,8 @@ def test_equals_plain_log_softmax_in_any_chunks(kind: tuple) -> None:
     weights = torch.linspace(-1.0, 2.0, N, dtype=torch.float64)
     leaves = [hidden, weight, bias] if kind[0] else [hidden, weight]
     slopes = torch.autograd.grad((expected * weights).sum(), leaves)
-    for chunk in CHUNKS:
-        found = linear_token_logps(hidden, head_of(weight, bias, kind), target, chunk)
+    for chunk, kept in itertools.product(CHUNKS, (0, N * V)):
+        found = linear_token_logps(hidden, head_of(weight, bias, kind), target, chunk, kept)
         torch.testing.assert_close(found.logps, expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(found.entropy, -(log_p.exp() * log_p).sum(dim=1).detach(), rtol=0, atol=1e-12)
         assert torch.equal(found.top1, target == log_p.argmax(dim=1))
@@ -88,13 +88,14 @@ def test_half_precision_weights_keep_float32_sums() -> None:
     assert all(slope.dtype == torch.bfloat16 for slope in slopes)
 
 
+@pytest.mark.parametrize("kept", [0, N * V])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_gradients_are_the_derivatives(kind: tuple) -> None:
+def test_gradients_are_the_derivatives(kind: tuple, kept: int) -> None:
     hidden, weight, bias, target = problem()
     hidden, target = hidden[:5].detach().requires_grad_(), target[:5]
 
     def logps(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return linear_token_logps(hidden, head_of(weight, bias, kind), target, 2 * V).logps
+        return linear_token_logps(hidden, head_of(weight, bias, kind), target, 2 * V, kept).logps
 
     inputs = (hidden, weight, bias if kind[0] else bias.detach())
     assert torch.autograd.gradcheck(logps, inputs)
@@ -104,7 +105,7 @@ def test_a_second_derivative_is_refused_and_not_wrong() -> None:
     hidden, weight, _, target = problem()
     logps = linear_token_logps(hidden, Head(weight), target).logps
     (slope,) = torch.autograd.grad(logps.square().sum(), hidden, create_graph=True)
-    with pytest.raises(RuntimeError, match="inplace"):
+    with pytest.raises(RuntimeError, match="not have been used in the graph"):
         torch.autograd.grad(slope.square().sum(), hidden)
 
 
@@ -172,9 +173,12 @@ class Watched(Head):
 def test_never_more_logits_at_once_than_asked_for() -> None:
     hidden, weight, _, target = problem()
     head = Watched(weight)
-    linear_token_logps(hidden, head, target, 4 * V + 5).logps.sum().backward()
+    linear_token_logps(hidden, head, target, 4 * V + 5, kept_logits=0).logps.sum().backward()
     assert max(head.made) == 4 * V
     assert sum(head.made) == 2 * N * V, "once forward, once backward"
+    head.made.clear()
+    linear_token_logps(hidden, head, target, 4 * V + 5, kept_logits=N * V).logps.sum().backward()
+    assert sum(head.made) == N * V, "few enough to be kept"
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)

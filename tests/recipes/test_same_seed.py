@@ -9,6 +9,14 @@ from typing import Any
 import pytest
 from tiny_lab import OPTIM, VARIANTS, Lab, outcome, run_config, run_variant, settings, weights
 
+HELD = {
+    "prompts.jsonl": None,
+    "pairs.jsonl": "held.jsonl",
+    "examples.jsonl": "held_examples.jsonl",
+    "judged.jsonl": "held_judged.jsonl",
+}
+"""Data file -> its held-out companion in the laboratory."""
+
 Uninterrupted = Callable[[str], Mapping[str, Any]]
 
 
@@ -30,8 +38,7 @@ def test_watching_a_run_does_not_change_it(
 ) -> None:
     """Checkpoints and held-out evaluation must leave weights and training metrics alone (no shared randomness)."""
     verb, values = settings(lab)[variant]
-    held = {"prompts.jsonl": None, "pairs.jsonl": "held.jsonl", "examples.jsonl": "held_examples.jsonl"}
-    validation = held[Path(values["data"]["path"]).name]
+    validation = HELD[Path(values["data"]["path"]).name]
     if validation:
         values = {**values, "data": {**values["data"], "validation": str(lab.root / validation)}}
     run_config(verb, values, tmp_path / "watched", save_every=1, eval_every=3)
@@ -44,10 +51,17 @@ def test_watching_a_run_does_not_change_it(
 
 
 def test_a_loss_that_ranks_pairs_against_each_other_is_never_cut(lab: Lab, tmp_path: Path) -> None:
-    """AOT sorts the margins of a step: in micro-batches it would be another loss, without any sign."""
+    """AOT sorts the margins of a step: in micro-batches it would be another loss, without any sign.
+
+    Held-out pairs are ranked within windows of a step's size too, so that ``eval/loss`` can be read beside ``loss``.
+    """
     verb, values = settings(lab)["dpo"]
-    values = {**values, "preference": {**values.get("preference", {}), "loss": "aot"}}
+    values = {
+        **values,
+        "preference": {"loss": "aot"},
+        "data": {**values["data"], "validation": str(lab.root / "held.jsonl")},
+    }
     for name, tokens in {"small": 8, "large": 4096}.items():
         cut = {**values, "optim": {**values["optim"], "micro_batch_tokens": tokens}}
         run_config(verb, cut, tmp_path / name)
-    assert weights(tmp_path / "small") == weights(tmp_path / "large")
+    assert outcome(tmp_path / "small") == outcome(tmp_path / "large")

@@ -7,7 +7,6 @@ recipes, folders and signals.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from trueup.config.load import validate
 from trueup.config.schema import RECIPES
 from trueup.models import hub
 from trueup.models.tokenizer import train_bpe
+from trueup.recipes.table import recipe
 from trueup.train.loop import RunSummary
 from trueup.train.protocols import StepReport
 
@@ -59,6 +59,15 @@ def write(path: Path, lines: list[Any]) -> Path:
     return path
 
 
+def judged(pairs: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """One response of each pair with its label: two good ones to every bad one."""
+    sides = ["rejected" if number % 3 == 2 else "chosen" for number in range(len(pairs))]
+    return [
+        {"prompt": row["prompt"], "response": row[side], "label": side == "chosen"}
+        for row, side in zip(pairs, sides, strict=True)
+    ]
+
+
 def build(root: Path) -> Lab:
     """Write models, reward models and data files to ``root``; the preset ``tiny`` must be known.
 
@@ -77,6 +86,8 @@ def build(root: Path) -> Lab:
     write(root / "held.jsonl", later)
     write(root / "held_examples.jsonl", [{"prompt": row["prompt"], "response": row["chosen"]} for row in later])
     write(root / "examples.jsonl", [{"prompt": row["prompt"], "response": row["chosen"]} for row in some])
+    write(root / "judged.jsonl", judged(some))
+    write(root / "held_judged.jsonl", judged(later))
     write(root / "prompts.jsonl", [{"prompt": row["prompt"]} for row in some])
     lab = Lab(root)
     verb, values = settings(lab)["sft"]
@@ -92,6 +103,7 @@ OPTIM = {"steps": 8, "batch_size": 4, "learning_rate": 3e-3, "micro_batch_tokens
 def settings(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
     """Variant of a method -> (verb, settings without ``run``). Rollouts serve four steps each."""
     pairs = {"path": str(lab.root / "pairs.jsonl")}
+    judged = {"path": str(lab.root / "judged.jsonl")}
     prompts = {"path": str(lab.root / "prompts.jsonl")}
     start = {"path": lab.model}
     fresh = {"preset": "tiny", "tokenizer": lab.tokenizer, "context": CONTEXT}
@@ -105,6 +117,14 @@ def settings(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
             {"model": fresh, "data": pairs, "optim": OPTIM, "reward": {"backbone": "encoder"}},
         ),
         "dpo": ("dpo", {"model": start, "data": pairs, "optim": OPTIM}),
+        "dpo-lora": (
+            "dpo",
+            {"model": start, "data": pairs, "optim": OPTIM, "lora": {"rank": 2, "dropout": 0.2}},
+        ),
+        "dpo-bfloat16": (
+            "dpo",
+            {"model": {**start, "dtype": "bfloat16", "gradient_checkpointing": True}, "data": pairs, "optim": OPTIM},
+        ),
         "dpo-sampled": (
             "dpo",
             {
@@ -115,22 +135,29 @@ def settings(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
                 "decoding": {"max_new_tokens": 6},
             },
         ),
+        "dpo-mixture": (
+            "dpo",
+            {"model": start, "data": pairs, "optim": OPTIM, "preference": {"loss": "mpo", "weighting": "wpo"}},
+        ),
+        "dpo-moving": (
+            "dpo",
+            {"model": start, "data": pairs, "optim": OPTIM, "preference": {"loss": "bco_pair", "sync_every": 3}},
+        ),
+        "orpo": ("orpo", {"model": start, "data": pairs, "optim": OPTIM}),
+        "kto": ("kto", {"model": start, "data": judged, "optim": OPTIM}),
+        "kto-bco": ("kto", {"model": start, "data": judged, "optim": OPTIM, "kto": {"loss": "bco"}}),
         "ppo-separate": ("ppo", {**online, "rollout": causal_reward}),
         "ppo-shared": ("ppo", {**online, "rollout": ROLLOUT | {"reward": lab.encoder}, "ppo": {"critic": "shared"}}),
         "grpo": ("grpo", {**online, "rollout": causal_reward, "grpo": {"group_size": 3}}),
     }
 
 
-VARIANTS = ("sft", "reward-causal", "reward-encoder", "dpo", "dpo-sampled", "ppo-separate", "ppo-shared", "grpo")
+VARIANTS = (
+    *("sft", "reward-causal", "reward-encoder"),
+    *("dpo", "dpo-sampled", "dpo-mixture", "dpo-moving", "orpo", "kto", "kto-bco"),
+    *("ppo-separate", "ppo-shared", "grpo"),
+)
 """The keys of ``settings``, for test parameters."""
-
-_RECIPES = {
-    "sft": ("sft", "run_sft"),
-    "reward": ("reward", "run_reward"),
-    "dpo": ("preference", "run_dpo"),
-    "ppo": ("ppo", "run_ppo"),
-    "grpo": ("grpo", "run_grpo"),
-}
 
 
 class Listener:
@@ -139,10 +166,14 @@ class Listener:
     def __init__(self, react: Callable[[int], None] = lambda step: None) -> None:
         self.react = react
         self.said: list[str] = []
+        self.prepared: list[tuple[str, int, int]] = []
         self.began: tuple[int, int] | None = None
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def prepare(self, what: str, done: int, total: int) -> None:
+        self.prepared.append((what, done, total))
 
     def begin(self, steps: int, done: int) -> None:
         self.began = (steps, done)
@@ -154,8 +185,7 @@ class Listener:
 def run_config(verb: str, values: dict[str, Any], out: Path, voice: Listener | None = None, **run: Any) -> RunSummary:
     """Run a recipe; ``run`` are settings of the section ``run``."""
     config = validate(RECIPES[verb], {**values, "run": {"out": str(out), "threads": 1, **run}}, verb)
-    module, name = _RECIPES[verb]
-    return getattr(importlib.import_module(f"trueup.recipes.{module}"), name)(config, voice or Listener())
+    return recipe(verb)(config, voice or Listener())
 
 
 def run_variant(lab: Lab, variant: str, out: Path, voice: Listener | None = None, **run: Any) -> RunSummary:

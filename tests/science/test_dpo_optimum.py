@@ -25,11 +25,13 @@ from laboratory import (
 )
 
 from trueup.data.trees import Tree
-from trueup.losses.catalog import CATALOG
+from trueup.losses.pairs import choose
 from trueup.models.forward import frozen_scorer
 from trueup.models.generate import sample
 from trueup.runtime.seeding import generator
 from trueup.train.objectives.preference import PreferenceObjective
+from trueup.train.reference import live
+from trueup.train.sources import DataSource
 from trueup.worlds.enumerable import exact_kl
 
 BETAS = (0.3, 1.0, 3.0)
@@ -93,12 +95,12 @@ def test_sampled_labelled_pairs_push_where_the_population_does() -> None:
     model = dpo_policy(3.0, torch.float32)  # away from the reference, where both sides of the loss matter
     anchor = reference(torch.float32)
     trees = sampled_pairs(800)
-    objective = PreferenceObjective(CATALOG["sigmoid"], 0.3, frozen_scorer(anchor))
-    batches = [BATCHING.collate([trees[i] for i in part]) for part in BATCHING.cut(trees)]
+    objective = PreferenceObjective(choose("sigmoid", beta=0.3))
+    batches = list(DataSource(trees, len(trees), 0, BATCHING, live(frozen_scorer(anchor))).sweep())
     metrics, update = make_step(model, objective, batches)
     downhill = -gradient(population_dpo(model, listed_logps(anchor).detach(), 0.3), model)
     assert cosine(update, downhill) > 0.9
     assert metrics["rewards/ties"] == 0.0
     swapped = [Tree(tree.prompt, tree.responses[::-1]) for tree in trees]
-    batches = [BATCHING.collate([swapped[i] for i in part]) for part in BATCHING.cut(swapped)]
+    batches = list(DataSource(swapped, len(trees), 0, BATCHING, live(frozen_scorer(anchor))).sweep())
     assert cosine(make_step(model, objective, batches)[1], downhill) < -0.5

@@ -389,6 +389,25 @@ def _findings() -> list[dict[str, Any]]:
             "reference": "",
         },
         *fooled,
+        *_about_reward_models(),
+    ]
+
+
+def _about_reward_models() -> list[dict[str, Any]]:
+    seen = [("rm-memorised", "fatal", 0), ("rm-memorised", "fatal", 2), ("rm-follows-length", "warning", 1)]
+    return [
+        {
+            "arm": "reward model",
+            "seed": seed,
+            "rule": rule,
+            "severity": severity,
+            "first_step": 0,
+            "evidence": {"gap": 0.31 + seed},
+            "message": f"What {rule} means.",
+            "remedy": "More pairs.",
+            "reference": None,
+        }
+        for rule, severity, seed in seen
     ]
 
 

@@ -227,6 +227,15 @@ def test_nothing_is_loaded_from_outside(page: Page) -> None:
     assert "unsafe-inline" not in str(policy).split("style-src")[0]
 
 
+def test_findings_about_reward_models_are_on_the_page(folder: Path) -> None:
+    raw = (folder / "report.html").read_text(encoding="utf-8")
+    text = " ".join(Page(raw).text.split())
+    assert "reward model rm-memorised What rm-memorised means." in text
+    assert "seed 0, from step 0 gap 0.31" in text and "seed 2, from step 0 gap 2.31" in text
+    counted = re.findall(r'<th scope="row">(\d)</th>.*<td class="words[ a-z]*">([^<]*)</td></tr>', raw)
+    assert counted == [("0", "1 fatal"), ("1", "1 warning"), ("2", "1 fatal")]
+
+
 def test_the_same_folder_gives_the_same_report(folder: Path, tmp_path: Path) -> None:
     first = (folder / "report.html").read_bytes()
     copy = edited(folder, tmp_path / "copy", lambda study: None)

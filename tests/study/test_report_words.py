@@ -15,7 +15,7 @@ from rich.console import Console
 from trueup.study.folder import read_study
 from trueup.study.format import duration, fixed, interval, p_value, plain, scaled, signed, whole
 from trueup.study.markdown import study_markdown
-from trueup.study.rows import shown_columns
+from trueup.study.rows import reward_model_findings, shown_columns
 from trueup.study.schema import Contrast, Study
 from trueup.study.table import study_table, verdict_panel
 from trueup.study.tiles import against_baseline, tiles
@@ -153,6 +153,21 @@ def test_verdict_and_cautions_are_in_the_panel(study: Study) -> None:
     text = " ".join(printed(verdict_panel(study), width=200).split())
     for sentence in (*study["verdicts"], *study["cautions"], study["question"]):
         assert sentence in text
+
+
+def test_findings_about_reward_models_name_their_seeds_in_every_form(study: Study) -> None:
+    terminal = " ".join(printed(study_table(study)).split())
+    assert "Reward models: fatal rm-memorised (seeds 0, 2); warning rm-follows-length (seed 1)" in terminal
+    text = study_markdown(study)
+    assert "**fatal** `rm-memorised` in reward model (seeds 0, 2): What rm-memorised means. More pairs." in text
+    assert "**warning** `rm-follows-length` in reward model (seed 1)" in text
+    assert reward_model_findings(study) == {0: "1 fatal", 1: "1 warning", 2: "1 fatal"}
+
+
+def test_a_study_whose_reward_models_are_sound_says_nothing_of_them(study: Study) -> None:
+    quiet: Any = {**study, "findings": [f for f in study["findings"] if f["arm"] != "reward model"]}
+    assert "Reward models" not in printed(study_table(quiet))
+    assert set(reward_model_findings(quiet).values()) == {"none"}
 
 
 def test_markdown_tables_are_whole_and_carry_the_numbers(study: Study) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import transformers as hf
 from torch import Tensor
@@ -15,18 +16,23 @@ from trueup.data.batching import Batching
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.losses.catalog import CATALOG
+from trueup.losses.pairs import choose
 from trueup.models.actor_critic import ActorCritic
 from trueup.models.forward import frozen_scorer
 from trueup.rewards.protocol import Completions
+from trueup.train.companions import RunningMean
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 from trueup.train.objectives.ppo import PpoObjective, ppo_credit
 from trueup.train.objectives.preference import PreferenceObjective
 from trueup.train.objectives.reward import RewardObjective
 from trueup.train.objectives.sft import SftObjective
-from trueup.train.protocols import Objective, Source
+from trueup.train.objectives.unpaired import UnpairedObjective
+from trueup.train.protocols import Objective, Source, StepReport
+from trueup.train.reference import live
 from trueup.train.rollout import AssignCredit, RolloutPlan, RolloutSource
-from trueup.train.sources import DataSource
+from trueup.train.sources import DataSource, Reference
 from trueup.train.step import TrainState, train_step
+from trueup.train.unpaired import UnpairedSource, mismatched_kl
 from trueup.types import Decoding
 
 VOCABULARY = 41
@@ -66,8 +72,23 @@ def batching(max_tokens: int) -> Batching:
     return Batching("shared", max_tokens, torch.device("cpu"))
 
 
-def data(responses: int, max_tokens: int) -> DataSource:
-    return DataSource(trees(responses), batch_size=len(LENGTHS), seed=0, batching=batching(max_tokens))
+def data(responses: int, max_tokens: int, reference: Reference | None = None) -> DataSource:
+    return DataSource(trees(responses), len(LENGTHS), seed=0, batching=batching(max_tokens), reference=reference)
+
+
+def judged(max_tokens: int, reference: Reference) -> UnpairedSource:
+    """The first responses of ``trees`` with labels; KTO's reference point is measured on the second ones."""
+    own, foreign = trees(1), [Tree(tree.prompt, tree.responses[1:]) for tree in trees(2)]
+    wanted = np.arange(len(own)) % 3 > 0
+    point = mismatched_kl(foreign, reference, batching(max_tokens))
+    return UnpairedSource(own, wanted, len(own), 0, batching(max_tokens), reference, point)
+
+
+def half_a_nat() -> RunningMean:
+    """A running mean that has seen something."""
+    mean = RunningMean("seen")
+    mean(StepReport(1, {"seen": 0.5}))
+    return mean
 
 
 def share_of_even_tokens(completions: Completions) -> Tensor:
@@ -111,8 +132,18 @@ CASES: Mapping[str, Case] = {
     "sft": Case(causal, lambda dtype: SftObjective(), lambda dtype, size: data(1, size)),
     "preference": Case(
         causal,
-        lambda dtype: PreferenceObjective(CATALOG["sigmoid"], 0.3, frozen_scorer(causal(dtype, seed=1))),
-        lambda dtype, size: data(2, size),
+        lambda dtype: PreferenceObjective(choose("sigmoid", beta=0.3)),
+        lambda dtype, size: data(2, size, live(frozen_scorer(causal(dtype, seed=1)))),
+    ),
+    "mixture": Case(
+        causal,
+        lambda dtype: PreferenceObjective(choose("mpo", beta=0.3, weighting="wpo"), half_a_nat()),
+        lambda dtype, size: data(2, size, live(frozen_scorer(causal(dtype, seed=1)))),
+    ),
+    "kto": Case(
+        causal,
+        lambda dtype: UnpairedObjective(CATALOG["kto"], {"beta": 0.3, "undesirable_weight": 1.2}),
+        lambda dtype, size: judged(size, live(frozen_scorer(causal(dtype, seed=1)))),
     ),
     "reward": Case(scorer, lambda dtype: RewardObjective(centring=0.1), lambda dtype, size: data(2, size)),
     "grpo": Case(

@@ -8,7 +8,7 @@ from step_cases import CASES, LENGTHS, drawn, recorded_step
 
 ONE_EACH, ALL_AT_ONCE = 1, 1_000_000
 # Scores, values and behaviour log-probabilities are float32 by contract, so only these methods are exact in float64.
-EXACT = ("sft", "preference", "grpo")
+EXACT = ("sft", "preference", "mixture", "kto", "grpo")
 SETTINGS = [(name, torch.float32, 1e-6) for name in CASES] + [(name, torch.float64, 1e-12) for name in EXACT]
 
 

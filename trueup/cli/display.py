@@ -40,18 +40,29 @@ class RunDisplay:
             console=self.console,
         )
         self.task: Any = None
+        self.early: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         # A bar that never began has nothing to end: the error that comes instead stands alone.
-        if self.task is not None:
+        if self.progress.live.is_started:
             self.progress.stop()
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
         self.console.print(escape(text), soft_wrap=True)
+
+    def prepare(self, what: str, done: int, total: int) -> None:
+        """Show a bar of what comes before the first step; it goes when it is done."""
+        if self.early is None:
+            self.early = self.progress.add_task(what, total=total, numbers="")
+            self.progress.start()
+        self.progress.update(self.early, completed=done)
+        if done == total:
+            self.progress.remove_task(self.early)
+            self.early = None
 
     def begin(self, steps: int, done: int) -> None:
         """Start the bar."""

@@ -43,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "--top-k", type=int, default=0, metavar="K", help="keep the K most probable tokens (default: all)"
     )
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus (default: 1, all)")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="cap of a response (default: 128)")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="cap of a response, its terminator included (default: half the model's context, at most 128)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sampling (default: 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.add_argument("--out", metavar="DIR", help="write items.jsonl and summary.json there")
@@ -52,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def execute(verb: str, args: argparse.Namespace) -> int:
     """Sample, score, print; keep every item with ``--out``."""
-    if args.draws < 1 or args.max_new_tokens < 1 or args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
+    counts = [n for n in (args.draws, args.limit, args.max_new_tokens) if n is not None]
+    if min(counts) < 1 or args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
         raise UserError(
-            "--draws and --max-new-tokens must be positive, --temperature and --top-k not negative, --top-p in (0, 1]"
+            "--draws, --limit and --max-new-tokens must be positive, --temperature and --top-k not negative, "
+            "--top-p in (0, 1]"
         )
     out = _free(args.out)
     items = _items(args)
@@ -75,13 +82,13 @@ def execute(verb: str, args: argparse.Namespace) -> int:
 
 def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     from trueup.data.batching import Batching
-    from trueup.data.encode import Bounds, encode_prompts
     from trueup.data.template import make_encoder
     from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy
+    from trueup.evaluate.prompts import MOST, default_cap, encode_with_room
     from trueup.evaluate.suites import load_suite
     from trueup.models import hub
-    from trueup.recipes.bench import require_same_vocabulary
     from trueup.recipes.online import load_reward
+    from trueup.recipes.reference import require_same_vocabulary
     from trueup.rewards.learned import LearnedReward
     from trueup.runtime.device import prepare
     from trueup.types import Decoding
@@ -100,8 +107,14 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     scorer = None
     if args.reward_model:
         scorer = load_reward("--reward-model", args.reward_model, "float32", tokenizer).to(device)
-    decoding = Decoding(args.temperature, args.top_k, args.top_p, args.max_new_tokens)
-    encoded = encode_prompts(suite.prompts, encoder, Bounds(hub.context_length(policy), None, args.max_new_tokens))
+    context = hub.context_length(policy)
+    cap = args.max_new_tokens or default_cap(context)
+    remedy = "Shorten the prompt, or give a smaller --max-new-tokens"
+    encoded = encode_with_room(suite.prompts, encoder, context, cap, remedy)
+    if args.max_new_tokens is None:
+        told = f"responses of at most {cap} tokens: half the model's context, at most {MOST}; see --max-new-tokens"
+        Console(stderr=True, highlight=False).print(told, soft_wrap=True)
+    decoding = Decoding(args.temperature, args.top_k, args.top_p, cap)
     reward = LearnedReward(scorer, batching) if scorer is not None else None
     protocol = EvaluationProtocol(decoding, args.draws, args.seed)
     return evaluate_policy(policy, suite, encoded, encoder, batching, protocol, reference, reward)

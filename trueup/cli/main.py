@@ -25,10 +25,13 @@ VERBS: dict[str, Verb] = {
     "sft": Verb("fine-tune a model on prompts and responses", "trueup.cli.train"),
     "reward": Verb("train a reward model on preference pairs", "trueup.cli.train"),
     "dpo": Verb("tune a model on preference pairs (DPO and its relatives)", "trueup.cli.train"),
+    "kto": Verb("tune a model on single responses marked wanted or unwanted (KTO, BCO)", "trueup.cli.train"),
+    "orpo": Verb("fine-tune and prefer in one stage on preference pairs, without a reference", "trueup.cli.train"),
     "ppo": Verb("tune a model against a reward model with PPO", "trueup.cli.train"),
     "grpo": Verb("tune a model against a reward model with GRPO", "trueup.cli.train"),
     "study": Verb("train and compare several methods on equal terms, and report", "trueup.cli.study"),
     "eval": Verb("run the evaluation suite on one model", "trueup.cli.evaluate"),
+    "data": Verb("look at a data set: what is trained on, and what is wrong with it", "trueup.cli.data"),
     "report": Verb("build a study's report again from its files", "trueup.cli.report"),
 }
 
@@ -95,8 +98,14 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _unknown_argument(wrong: str, parser: argparse.ArgumentParser) -> UserError:
-    options = [option for action in parser._actions for option in action.option_strings]
+    options = [option for part in _with_parts(parser) for action in part._actions for option in action.option_strings]
     # "--beta" lacks its section: the flag that ends so is meant, not one that is spelt alike.
     moved = [option for option in options if option.rpartition(".")[2] == wrong.lstrip("-")]
     hint = f"; did you mean '{moved[0]}'?" if moved else nearest(wrong, options)
     return UserError(f"unknown argument '{wrong}'{hint} ({parser.prog} --help)")
+
+
+def _with_parts(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parser, and those of its parts if it has any (``data show``, ``data audit``)."""
+    groups = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [parser, *(part for group in groups for part in group.values())]

@@ -27,6 +27,8 @@ EXAMPLES = {
     "sft": "trueup sft --model path/to/model --data alpaca.json --out runs/sft --optim.steps 50",
     "reward": "trueup reward --model path/to/model --data pairs.jsonl --data.validation held.jsonl --out runs/rm",
     "dpo": "trueup dpo --model path/to/model --data pairs.jsonl --out runs/dpo --preference.beta 0.3",
+    "kto": "trueup kto --model path/to/model --data judged.jsonl --out runs/kto --kto.desirable_weight 1.2",
+    "orpo": "trueup orpo --model path/to/model --data pairs.jsonl --out runs/orpo --orpo.beta 0.2",
     "ppo": "trueup ppo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/ppo",
     "grpo": "trueup grpo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/grpo",
 }

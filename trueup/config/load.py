@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -57,12 +57,13 @@ def read_yaml(file: str) -> dict[str, Any]:
 def parse_value(text: str, annotation: Any) -> Any:
     """A command-line value: as it stands where the setting is text (a folder may be called 2024), else as YAML does.
 
-    ``null`` empties a setting that may be empty.
+    ``null`` empties a setting that may be empty. A list of words needs no brackets: ``tensorboard,wandb``.
     """
     if annotation is str or (annotation == (str | None) and text != "null"):
         return text
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        return yaml.safe_load(f"[{text}]") if isinstance(value, str) and get_origin(annotation) is tuple else value
     except yaml.YAMLError:
         return text
 

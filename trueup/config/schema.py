@@ -41,8 +41,13 @@ class ModelSection(Section):
     tokenizer: str | None = Field(default=None, description="tokenizer folder; default: the model's own")
     context: PositiveInt = Field(default=512, description="positions of a model made from a preset")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="dtype of the weights")
-    layout: Literal["auto", "shared", "plain"] = Field(
-        default="auto", description="store a prompt once for its responses; auto proves it equal on the first batch"
+    layout: Literal["auto", "flat", "shared", "plain"] = Field(
+        default="auto",
+        description="how prompts and responses share rows (docs/design.md); auto: the leanest that it proves equal",
+    )
+
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again in backward: less memory, about a third more time"
     )
 
     @model_validator(mode="after")
@@ -54,10 +59,25 @@ class ModelSection(Section):
         return self
 
 
+class LoraSection(Section):
+    """Low-rank adapters (PEFT) in place of tuning all weights; the base model itself is then the reference."""
+
+    rank: PositiveInt | None = Field(default=None, description="rank of the adapters; default: tune all weights")
+    alpha: PositiveFloat | None = Field(default=None, description="scale of the adapters; default: twice the rank")
+    dropout: Decay = Field(default=0.0, description="dropout before the adapters")
+    targets: tuple[str, ...] = Field(default=(), description="names of adapted layers; default: every linear layer")
+
+    @model_validator(mode="after")
+    def _needs_a_rank(self) -> LoraSection:
+        if self.rank is None and (self.alpha is not None or self.dropout or self.targets):
+            raise ValueError("lora.alpha, lora.dropout and lora.targets do nothing without lora.rank")
+        return self
+
+
 class DataSection(Section):
     """What is trained on."""
 
-    path: str = Field(description="data file: .jsonl .json .csv .parquet .arrow (.gz)")
+    path: str = Field(description="file (.jsonl .json .csv .parquet .arrow), folder, or data set")
     validation: str | None = Field(
         default=None, description="held-out file of the same kind, evaluated as the run goes"
     )
@@ -78,7 +98,7 @@ class OptimSection(Section):
     max_grad_norm: PositiveFloat = Field(default=1.0, description="gradient norm is clipped to this")
     batch_size: PositiveInt = Field(default=16, description="examples (pairs, prompts) of one optimiser step")
     micro_batch_tokens: PositiveInt = Field(
-        default=4096, description="most tokens of one forward pass; cannot change results"
+        default=2048, description="most tokens of one forward pass; cannot change results"
     )
     steps: PositiveInt | None = Field(default=None, description="optimiser steps; default: one pass over the data")
 
@@ -94,6 +114,10 @@ class RunSection(Section):
         default=None, description="steps between checkpoints; default: only when stopped"
     )
     eval_every: PositiveInt = Field(default=50, description="steps between evaluations on data.validation")
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = Field(
+        default=(), description="copies of the journal: tensorboard, wandb, trackio, mlflow (docs/trackers.md)"
+    )
+    project: str = Field(default="trueup", description="project or experiment that trackers keep the run under")
     resume: bool = Field(default=False, description="go on from the last checkpoint in run.out")
 
 
@@ -119,6 +143,7 @@ class SftConfig(RecipeConfig):
     """Supervised fine-tuning on prompts and responses; the loss is the mean over response tokens."""
 
     optim: OptimSection = OptimSection(learning_rate=2e-5)
+    lora: LoraSection = LoraSection()
 
 
 class RewardSection(Section):
@@ -140,26 +165,109 @@ class RewardConfig(RecipeConfig):
 class PreferenceSection(Section):
     """Direct preference optimisation."""
 
-    loss: str = Field(default="sigmoid", description="a name of the loss catalog (docs/losses.md)")
+    loss: str | dict[str, PositiveFloat] = Field(
+        default="sigmoid", description="a loss of docs/losses.md, mpo or rpo, or a sum: {sigmoid: 0.8, sft: 1}"
+    )
     beta: PositiveFloat | None = Field(
         default=None, description="higher keeps the policy nearer the reference; default: the loss's own (sigmoid 0.1)"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.0, description="assumed share of flipped labels"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = Field(
+        default=None, description="assumed share of flipped labels; default: the loss's own"
     )
-    options: dict[str, float] = Field(default={}, description="further options of the loss, for instance {gamma: 1.0}")
+    options: dict[str, float | dict[str, float]] = Field(
+        default={}, description="further options: {gamma: 1.0}; of a sum by part: {simpo: {gamma: 1.0}}"
+    )
+    divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = Field(
+        default="reverse_kl", description="what the distance to the reference is measured by"
+    )
+    divergence_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="of divergence alpha, towards forward_kl; default: 0.5"
+    )
+    weighting: Literal["none", "wpo"] = Field(
+        default="none", description="wpo: pairs that the policy would write itself weigh more"
+    )
     rejected: Literal["file", "reference"] = Field(
         default="file", description="rejected responses: from the file, or sampled on the fly from the reference"
     )
     reference: str | None = Field(default=None, description="reference model; default: the policy as it starts")
+    store: str | None = Field(
+        default=None, description="folder of stores of reference log-probabilities; default: the user's cache"
+    )
+    sync_every: PositiveInt | None = Field(
+        default=None, description="steps after which the reference moves to the policy; default: it stays"
+    )
+    sync_mixup: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="how far it then moves, 1 = all the way; default: 0.6"
+    )
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> PreferenceSection:
+        if self.divergence_alpha is not None and self.divergence != "alpha":
+            raise ValueError("preference.divergence_alpha does nothing without preference.divergence: alpha")
+        if self.sync_mixup is not None and self.sync_every is None:
+            raise ValueError("preference.sync_mixup does nothing without preference.sync_every")
+        if self.store is not None and (self.sync_every is not None or self.rejected == "reference"):
+            what = "preference.sync_every" if self.rejected == "file" else "preference.rejected: reference"
+            raise ValueError(f"preference.store does nothing with {what}: the reference then computes as the run goes")
+        return self
 
 
 class DpoConfig(RecipeConfig):
     """DPO and its relatives on pairs of chosen and rejected responses."""
 
     optim: OptimSection = OptimSection(learning_rate=1e-6)
+    lora: LoraSection = LoraSection()
     preference: PreferenceSection = PreferenceSection()
     decoding: DecodingSection = DecodingSection(temperature=0.9, top_k=50)
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> DpoConfig:
+        if self.preference.rejected == "file" and self.decoding != type(self).model_fields["decoding"].default:
+            raise ValueError("decoding does nothing without preference.rejected: reference, which samples")
+        if self.preference.sync_every is not None and self.lora.rank is not None:
+            raise ValueError("preference.sync_every mixes weights, and adapters cannot be mixed: leave out lora.rank")
+        return self
+
+
+class OrpoSection(Section):
+    """Odds-ratio preference optimisation."""
+
+    beta: PositiveFloat = Field(default=0.1, description="weight of the odds-ratio term (the paper's lambda)")
+
+
+class OrpoConfig(RecipeConfig):
+    """ORPO: fine-tuning and preference in one stage, on pairs, without a reference."""
+
+    optim: OptimSection = OptimSection(learning_rate=8e-6)
+    lora: LoraSection = LoraSection()
+    orpo: OrpoSection = OrpoSection()
+
+
+class KtoSection(Section):
+    """Preference optimisation on single responses with a label."""
+
+    loss: Literal["kto", "bco"] = Field(default="kto", description="a loss of single responses (docs/losses.md)")
+    beta: PositiveFloat | None = Field(
+        default=None, description="higher keeps the policy nearer the reference; default: the loss's own (0.1)"
+    )
+    desirable_weight: PositiveFloat | None = Field(
+        default=None, description="weight of wanted responses; kto only, default: 1"
+    )
+    undesirable_weight: PositiveFloat | None = Field(
+        default=None, description="weight of unwanted responses; kto only, default: 1"
+    )
+    reference: str | None = Field(default=None, description="reference model; default: the policy as it starts")
+    store: str | None = Field(
+        default=None, description="folder of stores of reference log-probabilities; default: the user's cache"
+    )
+
+
+class KtoConfig(RecipeConfig):
+    """KTO and BCO on responses that are marked wanted or unwanted (label: true or false)."""
+
+    optim: OptimSection = OptimSection(learning_rate=1e-6)
+    lora: LoraSection = LoraSection()
+    kto: KtoSection = KtoSection()
 
 
 class RolloutSection(Section):
@@ -222,6 +330,8 @@ RECIPES: dict[str, type[RecipeConfig]] = {
     "sft": SftConfig,
     "reward": RewardConfig,
     "dpo": DpoConfig,
+    "kto": KtoConfig,
+    "orpo": OrpoConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from trueup.config.schema import DecodingSection, Section
+from trueup.config.load import leaves
+from trueup.config.schema import RECIPES, DecodingSection, Section
+from trueup.errors import nearest
+
+OF_THE_STUDY = ("model.", "data.", "run.", "rollout.reward")
+"""Settings of a recipe that a study sets itself (beginnings of their dotted keys)."""
 
 Method = Literal["dpo", "ppo", "grpo"]
 
@@ -38,7 +43,7 @@ class EvaluationSection(Section):
 class TuneSection(Section):
     """A setting chosen on validation prompts by mean gold, on the first seed, before the test set is opened."""
 
-    key: str = Field(description="the setting, for instance ppo.kl_coef")
+    key: str = Field(description="the setting, for instance ppo.kl_coef or rollout.decoding.temperature")
     values: Annotated[list[float], Field(min_length=2)] = Field(description="the values tried")
     prompts: PositiveInt = Field(default=200, description="validation prompts")
 
@@ -52,6 +57,20 @@ class ArmSection(Section):
     setting: Literal["published", "tuned"] = Field(description="how the report groups it")
     config: dict[str, Any] = Field(default_factory=dict, description="sections of the recipe (optim, ppo, ...)")
     tune: TuneSection | None = Field(default=None, description="a setting chosen on validation prompts")
+
+    @model_validator(mode="after")
+    def _known_setting(self) -> ArmSection:
+        if self.tune is None:
+            return self
+        fields = {k: f for k, f in leaves(RECIPES[self.method]).items() if not k.startswith(OF_THE_STUDY)}
+        open_ended = tuple(f"{key}." for key, field in fields.items() if get_origin(field.annotation) is dict)
+        key = self.tune.key
+        if key not in fields and not key.startswith(open_ended):
+            raise ValueError(
+                f"arm '{self.name}': tune.key: '{key}' is no setting of {self.method} that a study can choose"
+                + nearest(key, fields)
+            )
+        return self
 
 
 class StudyConfig(Section):

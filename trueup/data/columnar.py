@@ -45,7 +45,8 @@ def _rows(path: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Iterator[t
 def _parquet_batches(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    # Without a buffer, a whole column of a row group (a million rows) is in memory at once.
+    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
         yield from file.iter_batches(batch_size=_BATCH_ROWS)
 
 

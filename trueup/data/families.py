@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from trueup.data.records import Example, Judged, Pair, PromptOnly
+from trueup.data.records import Dropped, Example, Judged, Pair, PromptOnly
 from trueup.data.rows import Row, number
-from trueup.data.shapes import EXAMPLE_SHAPES, JUDGED_SHAPES, PAIR_SHAPES, PROMPT_SHAPES, Dropped, Parts, Shape
+from trueup.data.shapes import EXAMPLE_SHAPES, JUDGED_SHAPES, PAIR_SHAPES, PROMPT_SHAPES, Parts, Shape
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,26 +40,40 @@ def fingerprint(path: Path) -> str:
         raise UserError(f"{path}: cannot be opened ({error}); check the path and its permissions") from None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return size and time of change, None without a file: another stamp later means another content."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def kind_of(path: Path) -> str:
+    """Return the known ending of the file's name, which tells how it is decoded.
+
+    Raises:
+        UserError: the ending is not known.
+    """
+    name = path.name.lower()
+    for ending in DECODERS:
+        if name.endswith(ending) or (ending in COMPRESSIBLE and name.endswith(f"{ending}.gz")):
+            return ending
+    raise UserError(f"{path}: unknown kind of file; known endings are {' '.join(DECODERS)}, text formats also with .gz")
+
+
+def read_rows(path: Path) -> Generator[Row]:
     """Yield the file's rows, checked, in order.
 
     Raises:
         UserError: unknown ending, broken compression, not UTF-8, malformed JSON or CSV, a row that is not an object.
     """
-    decoder = _decoder(path)
+    decoder = DECODERS[kind_of(path)]
     try:
         for number, (where, value) in enumerate(decoder(path), 1):
             yield make_row(value, where, number)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read to its end ({error}); fetch or write the file again") from None
-
-
-def _decoder(path: Path) -> Decoder:
-    name = path.name.lower()
-    for ending, decoder in DECODERS.items():
-        if name.endswith(ending) or (ending in COMPRESSIBLE and name.endswith(f"{ending}.gz")):
-            return decoder
-    raise UserError(f"{path}: unknown kind of file; known endings are {' '.join(DECODERS)}, text formats also with .gz")
 
 
 def _open(path: Path) -> Any:

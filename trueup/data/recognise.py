@@ -16,7 +16,7 @@ _KNOWN = frozenset(chain.from_iterable(shape.columns for shape in PROMPTS.shapes
 _COLUMNS_SHOWN = 12
 
 
-def recognise(path: Path, row: Row, family: Family) -> Shape:
+def recognise(path: str | Path, row: Row, family: Family) -> Shape:
     """Return the one shape of ``family`` that the first row fits.
 
     Raises:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -73,21 +75,58 @@ class PromptOnly:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that is left out, and counted under ``reason``."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Loaded(Generic[T]):
-    """The records of one file, and what a reader of the numbers must know about how they came to be.
+    """What a file holds, row by row, and what a reader of the numbers must know about how it came to be.
+
+    Nothing of the file is in memory: a loop over ``rows`` reads it, and another loop reads it again. What is wrong
+    with a row is refused when the loop comes to it. ``whole`` reads and checks all rows at once.
 
     Attributes:
-        records: in the order of the file.
+        rows: every row in the order of the file, from number 1: its record, or why it is left out.
         shape: human name of the recognised shape.
-        dropped: reason -> number of rows left out; empty when every row is in ``records``.
-        unused: columns that were seen and ignored, in the order of first sight.
         path: the file, as given.
         fingerprint: SHA-256 of the file's bytes, in hexadecimal.
+        identity: everything that the rows are a function of (bytes, kind of file, reader, limit); empty for rows that
+            are no file's.
+        ignored: columns that were met so far and that nothing uses, in the order of first sight.
     """
 
-    records: tuple[T, ...]
+    rows: Iterable[T | Dropped]
     shape: str
-    dropped: Mapping[str, int]
-    unused: tuple[str, ...]
     path: str
     fingerprint: str
+    identity: str = ""
+    ignored: Mapping[str, None] = field(default_factory=dict)
+
+    def whole(self) -> Loaded[T]:
+        """The same with all rows read, checked and held in memory: for files that are small."""
+        return replace(self, rows=tuple(self.rows))
+
+    def pick(self, numbers: Iterable[int]) -> list[T]:
+        """The records of the rows with these numbers, in the order of the file."""
+        wanted = set(map(int, numbers))
+        return [row for number, row in enumerate(self.rows, 1) if number in wanted and not isinstance(row, Dropped)]
+
+    @cached_property
+    def records(self) -> tuple[T, ...]:
+        """All records at once, in memory from then on: for files that are small."""
+        return tuple(row for row in self.rows if not isinstance(row, Dropped))
+
+    @cached_property
+    def dropped(self) -> Mapping[str, int]:
+        """Reason -> number of rows left out; empty when every row is a record. Reads all rows."""
+        return dict(Counter(row.reason for row in self.rows if isinstance(row, Dropped)))
+
+    @cached_property
+    def unused(self) -> tuple[str, ...]:
+        """Columns that nothing uses, in the order of first sight. Reads all rows."""
+        for _ in self.rows:
+            pass
+        return tuple(self.ignored)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from trueup.data import dialogue
-from trueup.data.records import Prompt
+from trueup.data.records import Dropped, Prompt
 from trueup.data.rows import Row, checked_text, number, optional_text, text
 
 
@@ -21,13 +21,6 @@ class Parts:
     prompt: Prompt
     responses: tuple[str, ...] = ()
     margin: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A row that is left out, and counted under ``reason``."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from trueup.data.records import Message
@@ -31,13 +36,27 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of a conversation up to the point where the assistant answers."""
-        text = _render(self.tokenizer, messages, generate=True)
-        return tuple(self.tokenizer(text, add_special_tokens=self.tokenizer.chat_template is None)["input_ids"])
+        return self.prompts([messages])[0]
+
+    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        """Ids of several conversations; one call costs less than many."""
+        texts = [_render(self.tokenizer, messages, generate=True) for messages in conversations]
+        return self._ids(texts, add_special_tokens=self.tokenizer.chat_template is None)
 
     def response(self, text: str) -> tuple[int, ...]:
         """Ids of an answer, its terminator included. Special-token text inside an answer stays plain text."""
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return (*ids, self.terminator)
+        return self.responses([text])[0]
+
+    def responses(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Ids of several answers, each with its terminator."""
+        ids = self._ids(texts, add_special_tokens=False, split_special_tokens=True)
+        return [(*answer, self.terminator) for answer in ids]
+
+    def _ids(self, texts: Sequence[str], **options: bool) -> list[tuple[int, ...]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False, **options)
+        return [tuple(ids) for ids in encoded["input_ids"]]
 
     def text(self, response: Sequence[int]) -> str:
         """The text of a response, terminators left out."""
@@ -47,6 +66,17 @@ class Encoder:
     def pad(self) -> int:
         """A token for padding; masks never depend on its value, so it may equal EOS."""
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.terminator
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer as it saves itself, template included, and of the versions that run it."""
+        digest = hashlib.sha256(repr([metadata.version(name) for name in ("tokenizers", "transformers")]).encode())
+        with tempfile.TemporaryDirectory() as folder:
+            self.tokenizer.save_pretrained(folder)
+            for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(folder).as_posix()} {len(content)} ".encode() + content)
+        return digest.hexdigest()
 
 
 def make_encoder(tokenizer: Any) -> Encoder:

@@ -12,7 +12,13 @@ import torch
 from trueup.ops.logprobs import predicting_positions
 from trueup.types import TokenTrees
 
-Layout = Literal["shared", "plain"]
+Layout = Literal["flat", "shared", "plain"]
+"""How trees lie in rows.
+
+flat: all in one row without padding; attention goes tree by tree (or by a sparse block mask).
+shared: in as few rows as fit, none longer than the longest tree, under a mask.
+plain: one response a row, its prompt repeated; nothing is shared. For models whose mixing is not masked attention.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +59,22 @@ def pack(sizes: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def collate(trees: Sequence[Tree], layout: Layout = "shared", packing: bool = True) -> TokenTrees:
-    """Lay trees out in rows no longer than the longest of them.
+    """Lay trees out in rows: one for all (flat), or rows no longer than the longest tree.
 
     Branches are numbered tree by tree in the order given, in either layout and whatever the packing, so results of
     the two layouts can be compared entry by entry.
 
     Args:
         trees: at least one tree; every prompt has at least one token.
-        layout: ``shared`` stores a prompt once; ``plain`` repeats it for every response.
-        packing: let several trees share a row where they fit; otherwise one a row.
+        layout: ``flat`` and ``shared`` store a prompt once; ``plain`` repeats it for every response.
+        packing: let several trees share a row where they fit; otherwise one a row. A flat row always takes all.
     """
     units = [(tree, index) for index, tree in enumerate(trees)]
     if layout == "plain":
         units = [(part, index) for tree, index in units for part in split_branches(tree)]
     sizes = [unit.size for unit, _ in units]
-    length = max(sizes)
-    rows = pack(sizes, length) if packing else [[i] for i in range(len(units))]
+    length = sum(sizes) if layout == "flat" else max(sizes)
+    rows = pack(sizes, length) if packing or layout == "flat" else [[i] for i in range(len(units))]
     first_branch = np.concatenate([[0], np.cumsum([len(unit.responses) for unit, _ in units])])
     sheet = _Sheet(len(rows), length, int(first_branch[-1]))
     for row, members in enumerate(rows):

@@ -56,11 +56,11 @@ def evaluate_policy(
     if reference is not None:
         columns["kl"] = sequence_kl(policy, reference, trees, batching).tolist()
     if reward is not None:
-        completions = Completions(trees, prompts.rows, tuple(s.ended for s in flat))
+        completions = Completions(trees, prompts.row_numbers.tolist(), tuple(s.ended for s in flat))
         columns["proxy"] = reward(completions).tolist()
     items = []
-    for place, (row, group) in enumerate(zip(prompts.rows, drawn, strict=True)):
-        record = suite.prompts.records[row]
+    records = suite.prompts.pick(prompts.row_numbers)
+    for place, (record, group) in enumerate(zip(records, drawn, strict=True)):
         for draw, answer in enumerate(group):
             text = encoder.text(answer.tokens)
             index = place * protocol.draws + draw

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from trueup.data.batching import Batching, map_responses
+from trueup.data.store import response_lengths_of
 from trueup.data.trees import Tree
 from trueup.health.findings import Finding
 from trueup.models.scoring import response_scores
@@ -84,8 +85,7 @@ def _length(held: Mapping[str, Any]) -> Finding | None:
 def _scores(model: Any, trees: Sequence[Tree], batching: Batching) -> tuple[np.ndarray, np.ndarray]:
     model.eval()
     scores = map_responses(trees, lambda batch: response_scores(model, batch), batching)
-    lengths = np.array([len(response) for tree in trees for response in tree.responses])
-    return scores.double().cpu().numpy(), lengths
+    return scores.double().cpu().numpy(), response_lengths_of(trees)
 
 
 def _summary(scores: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def load_suite(name_or_file: str, world: World | None = None, limit: int | None 
             f"--suite: '{name_or_file}' is neither a file nor a suite ({', '.join(known)})"
             + nearest(name_or_file, known)
         )
-    prompts = read_prompts(str(path), limit=limit)
+    prompts = read_prompts(str(path), limit=limit).whole()
     return Suite(path.stem, prompts, _gold_of(world) if world is not None else None)
 
 
@@ -66,7 +66,7 @@ def _world_suite(world: World, limit: int | None) -> Suite:
         )
         for index, prompt in enumerate(world.prompts("test")[:limit])
     )
-    loaded = Loaded(records, "the world's test prompts", {}, (), world.name, "")
+    loaded = Loaded(records, "the world's test prompts", world.name, "")
     return Suite(world.name, loaded, _gold_of(world))
 
 

@@ -15,17 +15,19 @@ CATALOG: Mapping[str, Loss] = MappingProxyType(
 )
 
 
-def lookup(name: str, family: Family | None = None) -> Loss:
+def lookup(name: str, family: Family | None = None, also: Iterable[str] = ()) -> Loss:
     """Return the loss of that name, or refuse the name with the nearest one known.
 
     Args:
         name: as written in a configuration.
         family: where given, losses of other families count as unknown.
+        also: names that are no entry, but that would have been understood; only the refusal mentions them.
     """
     known = [loss.name for loss in CATALOG.values() if family in (None, loss.family)]
     if name in known:
         return CATALOG[name]
     kind = f"{family} loss" if family else "loss"
+    known += also
     raise UserError(f"no {kind} is called '{name}'{nearest(name, known)}; known: {', '.join(known)}")
 
 
@@ -36,7 +38,7 @@ def check_options(loss: Loss, options: Iterable[str]) -> None:
         loss: an entry of the catalog.
         options: names of options that were given (a mapping will do).
     """
-    known = loss.options | ({"beta"} if loss.default_beta is not None else frozenset())
+    known = loss.taken
     for option in options:
         if option not in known:
             takes = ", ".join(sorted(known)) or "no options"

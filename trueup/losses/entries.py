@@ -113,7 +113,7 @@ ANCHORED: tuple[Loss, ...] = (
         Paper("Jung et al.", 2024, "2404.04656", "Section 4"),
         "-log σ(β r_w - δ) - log σ(-(β r_l - δ)), δ = delta, the running mean of β r",
         at_reference=lambda delta: _softplus(delta) + _softplus(-delta), chosen_gradient=-1, default_beta=0.1,
-        options=frozenset({"delta"}),
+        options=frozenset({"delta"}), running_mean=True,
     ),
     _compared(
         "sppo_hard", anchored.sppo_hard,

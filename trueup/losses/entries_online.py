@@ -28,7 +28,7 @@ UNPAIRED: tuple[Loss, ...] = (
         "bco", unpaired.bco, "unpaired", True, "sequence",
         Paper("Jung et al.", 2024, "2404.04656", "Section 4"),
         "desirable: -log σ(β r - δ); undesirable: -log σ(-(β r - δ)); δ the running mean of β r",
-        at_reference=math.log(2.0), chosen_gradient=-1, default_beta=0.1,
+        at_reference=math.log(2.0), chosen_gradient=-1, default_beta=0.1, running_mean=True,
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,8 @@ class Loss:
             f-divergence variants of the reward are valid.
         couples_batch: whether an entry of the result depends on the other pairs; such a loss is changed by gradient
             accumulation and by splitting over ranks.
+        running_mean: whether it centres rewards on the running mean of implicit rewards, which the caller keeps: the
+            option ``delta`` of a loss of pairs, the reference point of one of single responses.
     """
 
     name: str
@@ -71,6 +73,12 @@ class Loss:
     no_value: str = ""
     divergences: bool = False
     couples_batch: bool = False
+    running_mean: bool = False
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """Names of everything that can be set, ``beta`` included where the loss has one."""
+        return self.options | ({"beta"} if self.default_beta is not None else frozenset())
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -78,6 +86,11 @@ class Loss:
         parameters = inspect.signature(self.function).parameters
         defaults = {name: parameters[name].default for name in self.options}
         return {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the function is called with: what was given, over the loss's own beta and options."""
+        beta = {} if self.default_beta is None else {"beta": self.default_beta}
+        return {**beta, **self.defaults, **given}
 
     def value_at_reference(self, beta: float | None = None, **options: float) -> float | None:
         """Return the loss where policy and reference agree, or None where ``no_value`` says why there is none.

@@ -1,16 +1,12 @@
-"""Weighted sums of preference losses."""
+"""Weighted sums of preference losses: those with a name, and what every such sum must keep to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import torch
-from torch import Tensor
-
 from trueup.errors import UserError
 from trueup.losses.catalog import check_options, lookup
-from trueup.types import PairLogps
 
 MIXTURES: Mapping[str, tuple[tuple[str, float], ...]] = MappingProxyType(
     {
@@ -36,28 +32,3 @@ def check_parts(parts: Sequence[tuple[str, float]], options: Mapping[str, Mappin
         if name not in names:
             raise UserError(f"options were given for '{name}', which is no part of the mixture {', '.join(names)}")
         check_options(lookup(name), given)
-
-
-def needs_reference(parts: Sequence[tuple[str, float]]) -> bool:
-    """Return whether any part compares with a reference."""
-    return any(lookup(name, "preference").needs_reference for name, _ in parts)
-
-
-def mixture(
-    pairs: PairLogps,
-    parts: Sequence[tuple[str, float]],
-    *,
-    beta: float,
-    options: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-) -> Tensor:
-    """Return Σ weight · loss over the parts, unreduced, ``[B]``. Weights are used as given, not normalised.
-
-    Args:
-        pairs: what the parts are functions of.
-        parts: (name in the catalog, weight); ``MIXTURES`` holds the published ones.
-        beta: shared by all parts that have one.
-        options: name of a part → its further options.
-    """
-    check_parts(parts, options)
-    terms = [weight * lookup(name).function(pairs, beta=beta, **options.get(name, {})) for name, weight in parts]
-    return torch.stack(terms).sum(dim=0)

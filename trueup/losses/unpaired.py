@@ -34,7 +34,7 @@ def kto(
         desirable: bool ``[B]``.
         reference_point: z, an estimate of KL(π, π_ref) in nats, not scaled by beta; the paper holds it at 0 or above.
         beta: risk aversion; how fast the value saturates, per nat.
-        desirable_weight: λ_D. The paper wants λ_D n_D / (λ_U n_U) between 1 and 3/2, n the numbers of examples.
+        desirable_weight: λ_D. λ_D n_D / (λ_U n_U) is to lie between 1 and 4/3, n the numbers of examples.
         undesirable_weight: λ_U.
     """
     value = beta * (logps - ref_logps - detached(reference_point))

@@ -1,13 +1,75 @@
-"""Who sees whom: attention masks of token trees."""
+"""Who sees whom: attention over token trees, by mask or tree by tree."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from trueup.types import TokenTrees
+
+BY_TREE = "trueup_by_tree"
+"""Name under which `by_tree` is an attention implementation of transformers."""
+
+Attend = Callable[..., tuple[Tensor, Any]]
+"""An attention function of transformers: (module, query, key, value, mask, **options) -> (output, weights)."""
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """A flat row: the length of each tree, and its own mask ``[1,1,t,t]`` (None where causal attention is exact)."""
+
+    sizes: tuple[int, ...]
+    masks: tuple[Tensor | None, ...]
+
+
+# A model hands its mask down to every layer untouched, so the mask can stand for the spans. Weak: gone with its batch.
+_SPANS: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def by_tree(attend: Attend) -> Attend:
+    """Return an attention function that takes a flat row tree by tree, and everything else as ``attend`` does.
+
+    No tree sees another, so nothing is computed between trees and nothing is padded: attention costs the sum of the
+    squares of the trees' lengths, where a mask over the row costs the square of their sum.
+    """
+
+    def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+        spans = _SPANS.get(mask) if isinstance(mask, Tensor) else None
+        if spans is None:
+            return attend(module, query, key, value, mask, **options)
+        parts = zip(*(part.split(spans.sizes, dim=2) for part in (query, key, value)), spans.masks, strict=True)
+        return torch.cat([attend(module, q, k, v, own, **options)[0] for q, k, v, own in parts], dim=1), None
+
+    return attention
+
+
+def _stand_in(trees: TokenTrees, window: int | None) -> Tensor:
+    """A mask that stands for the spans of a flat row; empty, so that a model that looks into it fails at once."""
+    prompt = trees.prompt_of[trees.segment[0]]
+    sizes = tuple(torch.unique_consecutive(prompt, return_counts=True)[1].tolist())
+    masks, start = [], 0
+    for size in sizes:
+        part = slice(start, start + size)
+        masks.append(_own_mask(trees.segment[:, part], trees.positions[:, part], trees.prompt_of, window))
+        start += size
+    mask = torch.empty(1, 1, 0, 0, device=trees.tokens.device)
+    _SPANS[mask] = _Spans(sizes, tuple(masks))
+    return mask
+
+
+def _own_mask(segment: Tensor, positions: Tensor, prompt_of: Tensor, window: int | None) -> Tensor | None:
+    """The mask of one tree ``[1,1,t,t]``, or None if it is a prompt with one response, all within the window."""
+    branches = segment[0, -1] - segment[0, 0]
+    if branches <= 1 and (window is None or segment.shape[1] <= window):
+        return None
+    visible = _visible(segment, prompt_of)
+    return (visible if window is None else visible & _near(positions, window))[:, None]
 
 
 def is_chain(trees: TokenTrees) -> bool:
@@ -27,9 +89,12 @@ def visibility(trees: TokenTrees) -> Tensor:
     It may, if j is not later and lies in i's own segment or in the prompt of i's segment. Padding sees itself only,
     which keeps its softmax finite and its values out of everything else.
     """
-    segment = trees.segment
+    return _visible(trees.segment, trees.prompt_of)
+
+
+def _visible(segment: Tensor, prompt_of: Tensor) -> Tensor:
     length = segment.shape[1]
-    prompt = trees.prompt_of[segment.clamp(min=0)]
+    prompt = prompt_of[segment.clamp(min=0)]
     own = segment[:, :, None] == segment[:, None, :]
     from_prompt = prompt[:, :, None] == segment[:, None, :]
     causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
@@ -38,27 +103,40 @@ def visibility(trees: TokenTrees) -> Tensor:
     return ((own | from_prompt) & causal & real) | alone
 
 
+def _near(positions: Tensor, window: int) -> Tensor:
+    return (positions[:, :, None] - positions[:, None, :]) < window
+
+
 def attention_mask(trees: TokenTrees, config: Any) -> Tensor | dict[str, Tensor | None] | None:
     """Return what a transformers backbone takes as ``attention_mask`` for these trees.
 
-    None where causal attention is exact; a mask ``[R,1,T,T]``; or, for models that mix full and sliding-window layers,
-    a dict by layer type. A window is measured in positions: row indices of a branch are further from its prompt than
-    its tokens are.
+    None where causal attention is exact; a mask ``[R,1,T,T]``; a stand-in for a flat row that is attended tree by
+    tree; or, for models that mix full and sliding-window layers, a dict of these by layer type. A window is measured in
+    positions: row indices of a branch are further from its prompt than its tokens are.
     """
     window = sliding_window(config)
     kinds = set(getattr(config, "layer_types", None) or ())
     if window is None and is_chain(trees):
         return None
-    visible = visibility(trees)
-    full = _as_taken(visible, config)
+    make = _stand_in if takes_flat(config) and _is_flat(trees) else partial(_over_rows, config=config)
     if window is None:
-        return full
-    distance = trees.positions[:, :, None] - trees.positions[:, None, :]
-    near = _as_taken(visible & (distance < window), config)
-    by_kind = {"full_attention": full, "sliding_attention": near}
-    if not kinds:
-        return near
-    return {kind: by_kind[kind] for kind in kinds}
+        return make(trees, None)
+    windows = {"full_attention": None, "sliding_attention": window}
+    return {kind: make(trees, windows[kind]) for kind in kinds} if kinds else make(trees, window)
+
+
+def _is_flat(trees: TokenTrees) -> bool:
+    return trees.tokens.shape[0] == 1 and bool((trees.segment >= 0).all())
+
+
+def _over_rows(trees: TokenTrees, window: int | None, config: Any) -> Tensor:
+    visible = visibility(trees)
+    return _as_taken(visible if window is None else visible & _near(trees.positions, window), config)
+
+
+def takes_flat(config: Any) -> bool:
+    """True for a model that attends tree by tree."""
+    return getattr(config, "_attn_implementation", None) == BY_TREE
 
 
 def _as_taken(visible: Tensor, config: Any) -> Tensor:

@@ -33,21 +33,29 @@ def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
     return Head(layer.weight, getattr(layer, "bias", None), scale, softcap, temperature)
 
 
-def token_scores(model: nn.Module, trees: TokenTrees, temperature: float = 1.0) -> TokenScores:
-    """Return log-probability, entropy and top-1 flag of every response token ``[N]``."""
+def token_scores(model: nn.Module, trees: TokenTrees, temperature: float = 1.0, collision: bool = False) -> TokenScores:
+    """Return log-probability, entropy and top-1 flag of every response token ``[N]``; log Σ_v π(v)² if wanted."""
     hidden = hidden_states(model, trees)[trees.source]
-    return linear_token_logps(hidden, head_of(model, temperature), trees.target)
+    return linear_token_logps(hidden, head_of(model, temperature), trees.target, collision=collision)
 
 
-def frozen_scorer(model: nn.Module, temperature: float = 1.0) -> TokenLogps:
-    """Return a function that scores trees under ``model`` in evaluation mode without a gradient."""
-    model.eval().requires_grad_(False)
+def scorer(model: nn.Module, temperature: float = 1.0) -> TokenLogps:
+    """Return a function that scores trees under ``model`` as it then is, in evaluation mode without a gradient."""
 
     @torch.no_grad()
     def score(trees: TokenTrees) -> Tensor:
-        return token_scores(model, trees, temperature).logps
+        was_training = model.training
+        model.eval()
+        logps = token_scores(model, trees, temperature).logps
+        model.train(was_training)
+        return logps
 
     return score
+
+
+def frozen_scorer(model: nn.Module, temperature: float = 1.0) -> TokenLogps:
+    """Freeze ``model`` and return its ``scorer``."""
+    return scorer(model.eval().requires_grad_(False), temperature)
 
 
 def _unwrapped(model: nn.Module) -> Any:

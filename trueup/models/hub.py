@@ -18,6 +18,8 @@ import transformers
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,12 +27,19 @@ from transformers import (
     LlamaConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from trueup.errors import UserError, nearest
+from trueup.models import adapters
+from trueup.models.attention import BY_TREE, by_tree
 from trueup.models.tokenizer import BOS, CHAT_TEMPLATE, EOS, PAD
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+
+AttentionInterface.register(BY_TREE, by_tree(sdpa_attention_forward))
+AttentionMaskInterface.register(BY_TREE, sdpa_mask)
 
 PRESETS: Mapping[str, Mapping[str, int]] = {
     "seed": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 352},
@@ -63,13 +72,14 @@ def new_causal(preset: str, vocabulary: int, tokenizer: Any, context: int = 512)
     The embedding is shared with the head: at these widths an untied head would be half of the model. Draw from the
     global generator: seed it first.
     """
-    return AutoModelForCausalLM.from_config(_llama(preset, vocabulary, tokenizer, context, tie_word_embeddings=True))
+    config = _llama(preset, vocabulary, tokenizer, context, tie_word_embeddings=True)
+    return attend_by_tree(AutoModelForCausalLM.from_config(config))
 
 
 def new_causal_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
     """Return a randomly initialised causal model of a preset's shape with a scalar head, for reward models."""
     config = _llama(preset, vocabulary, tokenizer, context, num_labels=1)
-    return AutoModelForSequenceClassification.from_config(config)
+    return attend_by_tree(AutoModelForSequenceClassification.from_config(config))
 
 
 def new_encoder_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
@@ -80,12 +90,24 @@ def new_encoder_scorer(preset: str, vocabulary: int, tokenizer: Any, context: in
 
 
 def load_causal(path: str, dtype: str = "float32") -> Any:
-    """Load a causal language model from a folder or a ``.gguf`` file (dequantised), in ``dtype``."""
+    """Load a causal language model from a folder or a ``.gguf`` file (dequantised), in ``dtype``.
+
+    A folder with an adapter gives its base model with the adapter merged in.
+    """
+    if (base := adapters.base_path(path)) is not None:
+        return adapters.load(load_causal(base, dtype), path)
     model = _load(AutoModelForCausalLM, path, dtype, may_miss="")
     if getattr(model.config, "quantization_config", None) is not None:
         # The weights are plain again; the mark of the file they came from would forbid saving them.
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
+    return attend_by_tree(model)
+
+
+def attend_by_tree(model: Any) -> Any:
+    """Let a causal model attend tree by tree where it can; ``layout: auto`` proves that it then computes the same."""
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(BY_TREE)
     return model
 
 
@@ -94,7 +116,7 @@ def load_scorer(path: str, dtype: str = "float32", tokenizer: Any = None) -> Any
     model = _load(AutoModelForSequenceClassification, path, dtype, may_miss=_HEADS, num_labels=1)
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    return model
+    return attend_by_tree(model) if hasattr(model, "score") else model
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -106,6 +128,19 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 def context_length(model: Any) -> int:
     """The number of positions a model was built for."""
     return int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+
+
+def stored_context(path: str) -> int | None:
+    """The same of a model on disk, read without its weights; None for a folder that has a tokenizer alone."""
+    path = adapters.base_path(path) or path
+    if Path(path).is_dir() and not (Path(path) / "config.json").exists():
+        return None
+    folder, options = _locate(path, "config.json")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: its configuration cannot be read: {_first_line(error)}") from error
+    return getattr(config, "max_position_embeddings", None)
 
 
 def _llama(preset: str, vocabulary: int, tokenizer: Any, context: int, **extra: Any) -> Any:

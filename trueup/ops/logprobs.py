@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trueup.types import SequenceLogps
 
 # Largest number of logits that exist at once: 4 Mi float32 = 16 MiB keeps a chunk near the caches of a CPU core and
 # is large enough to fill a GPU's matrix units.
 CHUNK_LOGITS = 1 << 22
+
+# Logits of a whole call are kept for the backward pass while they fit in 64 MiB, which saves a quarter of the head's
+# arithmetic; above that they are computed again.
+KEPT_LOGITS = 1 << 24
 
 
 def predicting_positions(prompt_last: int, first: int, count: int) -> np.ndarray:
@@ -76,27 +81,43 @@ class TokenScores:
         logps: float ``[N]``, nats.
         entropy: float ``[N]``, nats, no gradient.
         top1: bool ``[N]``, no other token was more probable.
+        collision: float ``[N]``, log Σ_v π(v)², the log-probability that two draws agree; no gradient. None unless it
+            was asked for.
     """
 
     logps: Tensor
     entropy: Tensor
     top1: Tensor
+    collision: Tensor | None = None
 
 
 class _LinearTokenLogps(torch.autograd.Function):
-    """log softmax(head(hidden))[target] in chunks; logits are computed again in backward, never kept."""
+    """log softmax(head(hidden))[target] in chunks; unless they are few, logits are computed again in backward."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, head: Head, rows: int
-    ) -> tuple[Tensor, ...]:
-        """Return (logps, entropy, top1), each ``[N]``."""
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        head: Head,
+        rows: int,
+        kept: int,
+        collision: bool,
+    ) -> tuple[Tensor | None, ...]:
+        """Return (logps, entropy, top1, log of the collision probability or None), each ``[N]``."""
         wide = torch.promote_types(hidden.dtype, torch.float32)
         logps = torch.empty(target.shape, dtype=wide, device=hidden.device)
         entropy, normaliser = torch.empty_like(logps), torch.empty_like(logps)
         top1 = torch.empty(target.shape, dtype=torch.bool, device=hidden.device)
+        agree = torch.empty_like(logps) if collision else None
+        keeps = any(ctx.needs_input_grad) and len(target) * head.weight.shape[0] <= kept
+        ctx.kept = {}
         for piece in _pieces(len(target), rows):
             logits = head.logits(hidden[piece])
+            if keeps:
+                ctx.kept[piece.start] = logits
             picked = logits.gather(1, target[piece, None]).squeeze(1)
             peak = logits.amax(dim=1)
             weights = (logits - peak[:, None]).exp_()
@@ -105,12 +126,15 @@ class _LinearTokenLogps(torch.autograd.Function):
             logps[piece] = picked - normaliser[piece]
             entropy[piece] = normaliser[piece] - torch.linalg.vecdot(weights, logits) / total
             top1[piece] = picked >= peak
+            if agree is not None:
+                agree[piece] = torch.linalg.vecdot(weights, weights).log() - 2 * total.log()
         ctx.save_for_backward(hidden, weight, bias, target, normaliser)
         ctx.head, ctx.rows = head, rows
-        ctx.mark_non_differentiable(entropy, top1)
-        return logps, entropy, top1
+        ctx.mark_non_differentiable(entropy, top1, *([] if agree is None else [agree]))
+        return logps, entropy, top1, agree
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """D logp / d logits = onehot(target) - softmax; the rest is the chain rule through the head."""
         hidden, weight, bias, target, normaliser = ctx.saved_tensors
@@ -119,7 +143,8 @@ class _LinearTokenLogps(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for piece in _pieces(len(target), ctx.rows):
-            logits = head.logits(hidden[piece])
+            logits = ctx.kept.pop(piece.start, None)
+            logits = head.logits(hidden[piece]) if logits is None else logits
             slope = (logits - normaliser[piece, None]).exp_().mul_(-grad[piece, None])
             slope.scatter_add_(1, target[piece, None], grad[piece, None].to(slope.dtype))
             slope = head.grad_of_raw(logits, slope).to(hidden.dtype)
@@ -129,28 +154,37 @@ class _LinearTokenLogps(torch.autograd.Function):
                 grad_weight.addmm_(slope.T, hidden[piece])
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, *[None] * 5
 
 
 def _pieces(length: int, rows: int) -> list[slice]:
     return [slice(start, min(start + rows, length)) for start in range(0, length, rows)]
 
 
-def linear_token_logps(hidden: Tensor, head: Head, target: Tensor, chunk_logits: int = CHUNK_LOGITS) -> TokenScores:
+def linear_token_logps(
+    hidden: Tensor,
+    head: Head,
+    target: Tensor,
+    chunk_logits: int = CHUNK_LOGITS,
+    kept_logits: int = KEPT_LOGITS,
+    collision: bool = False,
+) -> TokenScores:
     """Return the log-probability of each target token under its predicting hidden state.
 
-    The head is applied ``chunk_logits / V`` rows at a time, in the forward and again in the backward pass, so that
-    no tensor of size N x V exists. Sums are float32 (float64 for float64 input).
+    The head is applied ``chunk_logits / V`` rows at a time, in the forward and, unless they are few, again in the
+    backward pass, so that no large tensor of size N x V exists. Sums are float32 (float64 for float64 input).
 
     Args:
         hidden: ``[N,D]``, the hidden states at the predicting positions.
         head: how hidden states become logits.
         target: i64 ``[N]``, the tokens predicted.
         chunk_logits: the largest number of logits held at once.
+        kept_logits: up to so many in all are kept for the backward pass.
+        collision: also measure log Σ_v π(v)².
     """
     rows = max(1, chunk_logits // head.weight.shape[0])
-    logps, entropy, top1 = _LinearTokenLogps.apply(hidden, head.weight, head.bias, target, head, rows)  # type: ignore[misc]
-    return TokenScores(logps, entropy, top1)
+    scores = _LinearTokenLogps.apply(hidden, head.weight, head.bias, target, head, rows, kept_logits, collision)
+    return TokenScores(*scores)  # type: ignore[misc]
 
 
 @torch.no_grad()

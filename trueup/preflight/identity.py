@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trueup.data.batching import Batching
+from trueup.data.encode import ReadBack
 from trueup.data.template import Encoder
-from trueup.data.trees import Tree
 from trueup.health.findings import Finding
-from trueup.models.forward import token_scores
-from trueup.train.objectives.preference import PreferenceObjective, pair_logps
+from trueup.models.forward import scorer
+from trueup.types import TokenTrees
 
 REFERENCE = "house rule: step-0 identity; probe P1 of the catalogue of silent failures"
 
@@ -26,21 +25,29 @@ class Identity:
     loss: float
     expected: float
 
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"step 0: policy and reference differ by at most {self.token_difference:.1e} nats a token; "
+            f"loss {self.loss:.6f} (at policy = reference: {self.expected:.6f})"
+        )
+
 
 @torch.no_grad()
 def measure_identity(
-    model: nn.Module, objective: PreferenceObjective, trees: Sequence[Tree], batching: Batching
+    model: nn.Module, batch: TokenTrees, ref_logps: Tensor, losses: Callable[[Tensor, Tensor], Tensor]
 ) -> Identity:
-    """Score a few pairs under policy and reference through the paths training uses."""
-    assert objective.reference is not None
-    batch = batching.collate(trees)
-    was_training = model.training
-    model.eval()
-    logps, reference = token_scores(model, batch).logps, objective.reference(batch)
-    model.train(was_training)
-    loss = objective.losses(pair_logps(logps, reference, batch))
-    same = objective.losses(pair_logps(reference, reference, batch))
-    return Identity(float((logps - reference).abs().max()), float(loss.mean()), float(same.mean()))
+    """Score a few rows of the data under policy and reference through the paths training uses.
+
+    Args:
+        model: the policy.
+        batch: the rows.
+        ref_logps: ``[N]``, what the reference says of their response tokens.
+        losses: (policy's, reference's log-probabilities of the tokens) -> the loss of each pair or response.
+    """
+    logps = scorer(model)(batch)
+    loss, same = losses(logps, ref_logps), losses(ref_logps, ref_logps)
+    return Identity(float((logps - ref_logps).abs().max()), float(loss.mean()), float(same.mean()))
 
 
 def identity_findings(found: Identity, same_model: bool) -> list[Finding]:
@@ -67,16 +74,16 @@ def identity_findings(found: Identity, same_model: bool) -> list[Finding]:
     return [Finding("step0-identity", "fatal", 0, message, remedy, evidence, REFERENCE)]
 
 
-def read_back_findings(wrong: Sequence[int], total: int, encoder: Encoder) -> list[Finding]:
+def read_back_findings(found: ReadBack, encoder: Encoder) -> list[Finding]:
     """Judge the mask read-back: trained tokens must be the response text and one terminator."""
-    if not wrong:
+    if not found.wrong:
         return []
     name = encoder.tokenizer.convert_ids_to_tokens(encoder.terminator)
-    message = f"{len(wrong)} of {total} responses do not decode to their own text followed by one {name}."
-    remedy = (
-        f"Look at row {wrong[0]} of the data: special tokens or unusual characters in it do not survive the tokenizer."
+    message = (
+        f"In {found.wrong} of {found.checked} rows a response does not decode to its own text followed by one {name}."
     )
-    evidence = {"rows": list(wrong[:10]), "checked": total}
+    remedy = f"Look at {found.places[0]}: special tokens or unusual characters in it do not survive the tokenizer."
+    evidence = {"wrong": found.wrong, "checked": found.checked, "places": list(found.places)}
     return [
         Finding(
             "mask-read-back", "warning", 0, message, remedy, evidence, "probe P3 of the catalogue of silent failures"

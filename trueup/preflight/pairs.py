@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trueup.data.encode import EncodedSet
+from trueup.data.store import response_lengths_of
 from trueup.health.findings import Finding
 
 REFERENCE = "seed audit 1.3; rule D01 of the specification"
@@ -18,7 +19,8 @@ def pair_findings(data: EncodedSet) -> list[Finding]:
         remedy = "They carry no gradient. If many: check how the rejected side was sampled."
         severity = "warning" if share >= 0.01 else "note"
         findings.append(Finding("identical-pairs", severity, 0, message, remedy, {"pairs": identical}, REFERENCE))
-    empty = sum(any(len(response) <= 1 for response in tree.responses) for tree in data.trees)
+    sides = response_lengths_of(data.trees).reshape(len(data), 2)
+    empty = int((sides <= 1).any(axis=1).sum())
     if empty:
         message = f"{empty} pairs have a side that is nothing but its terminator."
         remedy = "Remove them, unless saying nothing is an answer you want to teach or to punish."

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -22,19 +22,24 @@ from trueup.data.batching import Batching
 from trueup.data.encode import Bounds, EncodedSet
 from trueup.data.template import Encoder, make_encoder
 from trueup.data.trees import Layout
-from trueup.errors import RunError, UserError
+from trueup.errors import UserError
 from trueup.health.findings import Finding
 from trueup.health.monitor import Monitor
-from trueup.models import hub
+from trueup.models import adapters, hub
 from trueup.preflight.layout import prove_layout
 from trueup.runtime import checkpoint, fingerprint
 from trueup.runtime.device import prepare
 from trueup.runtime.folder import check_run, create_run, write_manifest
 from trueup.runtime.journal import Journal
 from trueup.runtime.seeding import seed_globally
+from trueup.runtime.trackers import Tracked
+from trueup.runtime.tracking import Trackers, check_trackers
+from trueup.train.companions import Accompanied, Companion
 from trueup.train.loop import Plan, RunSummary, run, unpack_state
+from trueup.train.master import MasterWeights
 from trueup.train.optim import make_optimizer
 from trueup.train.protocols import Objective, Source, StepReport
+from trueup.train.sources import DataSource, Reference
 from trueup.train.step import TrainState, evaluate_objective
 
 
@@ -43,6 +48,10 @@ class Voice(Protocol):
 
     def say(self, text: str) -> None:
         """Tell one line."""
+        ...
+
+    def prepare(self, what: str, done: int, total: int) -> None:
+        """Hear how far something slow before the first step has come."""
         ...
 
     def begin(self, steps: int, done: int) -> None:
@@ -60,6 +69,9 @@ class Silence:
     def say(self, text: str) -> None:
         """Drop the line."""
 
+    def prepare(self, what: str, done: int, total: int) -> None:
+        """Drop the progress."""
+
     def begin(self, steps: int, done: int) -> None:
         """Drop the announcement."""
 
@@ -69,7 +81,10 @@ class Silence:
 
 @dataclass
 class Bench:
-    """A prepared run: everything but the data and the method."""
+    """A prepared run: everything but the data and the method.
+
+    ``start`` is the fingerprint of the weights it starts from, without adapters.
+    """
 
     config: RecipeConfig
     folder: Path
@@ -78,6 +93,7 @@ class Bench:
     tokenizer: Any
     encoder: Encoder
     model: Any
+    start: str
     batching: Batching
 
     def bounds(self, extra: int = 0) -> Bounds:
@@ -92,15 +108,32 @@ class Bench:
 def set_up(config: RecipeConfig, voice: Voice, load: Callable[[RecipeConfig, Any], Any]) -> Bench:
     """Check the run folder, load tokenizer and model (``load``), and return the bench. Nothing is written yet."""
     folder = check_run(config.run.out, config.run.resume)
+    check_trackers(config.run.trackers)
     if config.run.resume:
         _require_same_settings(config, folder / "config.yaml")
     device = prepare(config.run.device, config.run.threads)
     tokenizer = hub.load_tokenizer(config.model.tokenizer or config.model.path or "")
     seed_globally(config.run.seed, "weights")
     model = load(config, tokenizer).to(device)
-    layout: Layout = "plain" if config.model.layout == "plain" else "shared"
+    start = fingerprint.of_weights(model)
+    if config.model.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model = _adapted(config, model)
+    layout: Layout = "shared" if config.model.layout == "auto" else config.model.layout
     batching = Batching(layout, config.optim.micro_batch_tokens, device)
-    return Bench(config, folder, voice, device, tokenizer, make_encoder(tokenizer), model, batching)
+    return Bench(config, folder, voice, device, tokenizer, make_encoder(tokenizer), model, start, batching)
+
+
+def _adapted(config: RecipeConfig, model: Any) -> Any:
+    """The model with the adapters that were asked for, if any."""
+    lora = getattr(config, "lora", None)
+    if lora is None or lora.rank is None:
+        return model
+    if config.model.path is None:
+        raise UserError("lora.rank: adapters need a trained model to adapt: give model.path, not model.preset")
+    seed_globally(config.run.seed, "adapters")
+    base = str(Path(config.model.path).absolute())
+    return adapters.attach(model, base, lora.rank, lora.alpha, lora.dropout, lora.targets)
 
 
 def load_policy(config: RecipeConfig, tokenizer: Any) -> Any:
@@ -109,19 +142,6 @@ def load_policy(config: RecipeConfig, tokenizer: Any) -> Any:
         return hub.load_causal(config.model.path, config.model.dtype)
     assert config.model.preset is not None
     return hub.new_causal(config.model.preset, len(tokenizer), tokenizer, config.model.context)
-
-
-def frozen_reference(bench: Bench, path: str | None) -> Any:
-    """The frozen reference: a model of its own, or a copy of the policy before its first update.
-
-    A resumed run builds it from the same start, never from the resumed weights.
-    """
-    if path is None:
-        model = copy.deepcopy(bench.model)
-    else:
-        model = hub.load_causal(path, bench.config.model.dtype)
-        require_same_vocabulary("reference", path, bench.tokenizer)
-    return model.to(bench.device).eval().requires_grad_(False)
 
 
 def choose_layout(bench: Bench, data: EncodedSet) -> None:
@@ -133,16 +153,23 @@ def choose_layout(bench: Bench, data: EncodedSet) -> None:
 
 
 def held_out(
-    bench: Bench, objective: Objective, data: EncodedSet | None
+    bench: Bench, objective: Objective, data: EncodedSet | None, reference: Reference | None = None
 ) -> Callable[[int], Mapping[str, float]] | None:
     """An evaluation of the objective on held-out trees, its metrics prefixed with ``eval/``."""
     if data is None:
         return None
-    trees = data.trees
+    return on_batches(
+        bench, objective, DataSource(data.trees, bench.config.optim.batch_size, 0, bench.batching, reference).sweep
+    )
+
+
+def on_batches(
+    bench: Bench, objective: Objective, sweep: Callable[[], Iterable[Any]]
+) -> Callable[[int], Mapping[str, float]]:
+    """An evaluation of the objective on the batches of ``sweep``, its metrics prefixed with ``eval/``."""
 
     def evaluate(step: int) -> Mapping[str, float]:
-        batches = [bench.batching.collate([trees[i] for i in part]) for part in bench.batching.cut(trees)]
-        metrics = evaluate_objective(bench.model, objective, batches)
+        metrics = evaluate_objective(bench.model, objective, sweep())
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     return evaluate
@@ -157,6 +184,7 @@ def train(
     facts: Mapping[str, Any],
     early: Sequence[Finding] = (),
     evaluate: Callable[[int], Mapping[str, float]] | None = None,
+    companions: Mapping[str, Companion] = MappingProxyType({}),
 ) -> RunSummary:
     """Create the folder, run the loop with journal, monitor and checkpoints, and write ``final/``.
 
@@ -169,29 +197,24 @@ def train(
         facts: what the manifest records beside versions and machine.
         early: findings made before the first step.
         evaluate: held-out evaluation.
+        companions: see every step, and are saved with the run.
     """
+    source = Accompanied(source, companions) if companions else source
     config, folder = bench.config, bench.folder
-    optimizer, scheduler = make_optimizer(trained, config.optim, steps)
-    state = TrainState(trained, optimizer, scheduler)
+    masters = MasterWeights(trained)
+    optimizer, scheduler = make_optimizer(masters.masters, config.optim, steps)
+    state = TrainState(trained, optimizer, scheduler, masters)
+    facts = {"start": bench.start, **facts}
     if config.run.resume:
         _require_same_inputs(folder / "manifest.json", facts)
         _restore(folder / "checkpoints", state, source)
     create_run(folder, dump(config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})))
-    write_manifest(
-        folder,
-        {
-            "seed": config.run.seed,
-            "device": str(bench.device),
-            "layout": bench.batching.layout,
-            "parameters": _size(bench.model),
-            **facts,
-        },
-    )
-    metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
-    for journal in (metrics, findings):
-        journal.keep_through(state.step)
-    monitor = _monitor(bench.voice, metrics, findings, early)
-    bench.voice.begin(steps, state.step)
+    size = {
+        "parameters": sum(parameter.numel() for parameter in bench.model.parameters()),
+        "trainable": sum(parameter.numel() for parameter in masters.weights),
+    }
+    manner = {"seed": config.run.seed, "device": str(bench.device), "layout": bench.batching.layout}
+    write_manifest(folder, {**manner, **size, **facts})
     plan = Plan(
         steps=steps,
         seed=config.run.seed,
@@ -201,17 +224,50 @@ def train(
         save=lambda step, saved: _keep_one(folder / "checkpoints", step, saved),
         save_every=config.run.save_every,
     )
-    observers = [lambda report: metrics.append({"step": report.step, **report.metrics}), monitor, bench.voice]
-    summary = run(state, source, objective, plan, observers)
-    monitor.close()
-    _finish(bench)
+    metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
+    with _trackers(bench, state.step, metrics, findings) as trackers:
+        monitor = _monitor(bench.voice, metrics, findings, trackers, early)
+        bench.voice.begin(steps, state.step)
+        journal = lambda report: metrics.append({"step": report.step, **report.metrics})  # noqa: E731
+        # Companions come first: an observer that stops the run has it saved with them up to date.
+        observers = [*companions.values(), journal, trackers, monitor, bench.voice]
+        summary = run(state, source, objective, plan, observers)
+        monitor.close()
+        _finish(bench)
     return summary
 
 
-def _monitor(voice: Voice, metrics: Journal, findings: Journal, early: Sequence[Finding]) -> Monitor:
+def _trackers(bench: Bench, step: int, metrics: Journal, findings: Journal) -> Trackers:
+    """Cut the journals back to the step that the run goes on after, and open the trackers that follow them."""
+    told = max((row["step"] for row in metrics.rows()), default=0)
+    for journal in (metrics, findings):
+        journal.keep_through(step)
+    config = bench.config
+    run = Tracked(bench.folder, config.run.project, config.model_dump(mode="json"), step, told)
+    trackers = Trackers(config.run.trackers, run, bench.voice.say)
+    trackers.replay(metrics.rows(), findings.rows())
+    return trackers
+
+
+@dataclass(frozen=True)
+class _FindingsSink:
+    """Where findings go: the journal first, then the trackers."""
+
+    journal: Journal
+    trackers: Trackers
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        self.journal.append(row)
+        self.trackers.append(row)
+
+
+def _monitor(
+    voice: Voice, metrics: Journal, findings: Journal, trackers: Trackers, early: Sequence[Finding]
+) -> Monitor:
     """The health monitor, with the series and the findings of the steps before a resume."""
     recorded = {row["rule"] for row in findings.rows()}
-    monitor = Monitor(findings, voice.say, [finding for finding in early if finding.rule not in recorded])
+    new = [finding for finding in early if finding.rule not in recorded]
+    monitor = Monitor(_FindingsSink(findings, trackers), voice.say, new)
     monitor.replay(metrics.rows(), recorded)
     return monitor
 
@@ -226,7 +282,9 @@ def _finish(bench: Bench) -> None:
     shutil.rmtree(bench.folder / "checkpoints", ignore_errors=True)
 
 
-_MAY_CHANGE = re.compile(r"run\.(?!seed$).*|optim\.micro_batch_tokens|.*\.(path|tokenizer|validation|reference|reward)")
+_MAY_CHANGE = re.compile(
+    r"run\.(?!seed$).*|optim\.micro_batch_tokens|.*\.(path|tokenizer|validation|reference|reward|store)"
+)
 """Settings that a resumed run may be given anew: where things lie and how they are run, not what they are."""
 
 
@@ -260,20 +318,3 @@ def _keep_one(checkpoints: Path, step: int, state: Any) -> None:
     for old in checkpoints.glob("step-*"):
         if old.name != f"step-{step}":
             shutil.rmtree(old)
-
-
-def require_same_vocabulary(what: str, path: str, tokenizer: Any) -> None:
-    """Refuse a second model that reads token ids otherwise than the policy: it would score noise without any sign."""
-    if hub.load_tokenizer(path).get_vocab() != tokenizer.get_vocab():
-        raise UserError(f"{what}: {path} has another vocabulary than the policy; both need the same tokenizer")
-
-
-def require_unchanged(reference: nn.Module, before: str) -> None:
-    """Fail if the frozen reference's weights are not what they were at the start."""
-    if fingerprint.of_weights(reference) != before:
-        raise RunError("the reference's weights changed during training; every margin and KL of this run is void")
-
-
-def _size(model: nn.Module) -> int:
-    """Parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())

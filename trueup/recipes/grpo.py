@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from trueup.config.schema import GrpoConfig
-from trueup.recipes.bench import Voice, load_policy, require_unchanged, set_up, train
+from trueup.recipes.bench import Voice, load_policy, set_up, train
 from trueup.recipes.online import rollout_source
+from trueup.recipes.reference import require_unchanged
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 

@@ -15,7 +15,8 @@ from trueup.data.read import read_prompts
 from trueup.errors import UserError
 from trueup.models import hub
 from trueup.models.forward import frozen_scorer
-from trueup.recipes.bench import Bench, choose_layout, frozen_reference, require_same_vocabulary
+from trueup.recipes.bench import Bench, choose_layout
+from trueup.recipes.reference import frozen_reference, require_same_vocabulary
 from trueup.rewards.learned import LearnedReward
 from trueup.runtime import fingerprint
 from trueup.train.rollout import AssignCredit, RolloutPlan, RolloutSource

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from trueup.config.schema import PpoConfig
 from trueup.models.actor_critic import ActorCritic
-from trueup.recipes.bench import Voice, load_policy, require_unchanged, set_up, train
+from trueup.recipes.bench import Voice, load_policy, set_up, train
 from trueup.recipes.online import rollout_source
+from trueup.recipes.reference import require_unchanged
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.ppo import PpoObjective, ppo_credit
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from trueup.config.schema import RewardConfig
-from trueup.data.encode import EncodedSet, encode_pairs, read_back
+from trueup.data.encode import EncodedSet, encode_pairs
 from trueup.data.read import read_pairs
 from trueup.evaluate.reward_model import judge_reward_model, reward_card
 from trueup.models import hub
@@ -15,7 +15,7 @@ from trueup.models.scoring import reads_both_ways
 from trueup.preflight.identity import read_back_findings
 from trueup.preflight.pairs import pair_findings
 from trueup.recipes.bench import Bench, Voice, choose_layout, held_out, set_up, train
-from trueup.runtime import fingerprint
+from trueup.recipes.plan import tell_plan
 from trueup.runtime.journal import Journal
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.reward import RewardObjective
@@ -34,13 +34,11 @@ def run_reward(config: RewardConfig, voice: Voice) -> RunSummary:
     data = encode_pairs(loaded, bench.encoder, bench.bounds())
     held = _validation(config, bench)
     voice.say(data.describe())
-    wrong = read_back(
-        data.trees, [(loaded.records[r].chosen, loaded.records[r].rejected) for r in data.rows], bench.encoder
-    )
     if reads_both_ways(bench.model):
         bench.batching = replace(bench.batching, layout="plain")
     else:
         choose_layout(bench, data)
+    tell_plan(bench, data, "pairs")
 
     source = DataSource(data.trees, config.optim.batch_size, config.run.seed, bench.batching)
     objective = RewardObjective(config.reward.centring)
@@ -50,8 +48,8 @@ def run_reward(config: RewardConfig, voice: Voice) -> RunSummary:
         source,
         objective,
         bench.steps(data),
-        facts={"method": "reward", "data": data.fingerprint, "start": fingerprint.of_weights(bench.model)},
-        early=read_back_findings(wrong, len(data), bench.encoder) + pair_findings(data),
+        facts={"method": "reward", "data": data.fingerprint},
+        early=read_back_findings(data.read_back, bench.encoder) + pair_findings(data),
         evaluate=held_out(bench, objective, held),
     )
     _report(bench, data, held)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from trueup.config.schema import SftConfig
-from trueup.data.encode import EncodedSet, encode_examples, read_back
+from trueup.data.encode import EncodedSet, encode_examples
 from trueup.data.read import read_examples
 from trueup.preflight.identity import read_back_findings
 from trueup.recipes.bench import Bench, Voice, choose_layout, held_out, load_policy, set_up, train
-from trueup.runtime import fingerprint
+from trueup.recipes.plan import tell_plan
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.sft import SftObjective
 from trueup.train.sources import DataSource
@@ -20,8 +20,8 @@ def run_sft(config: SftConfig, voice: Voice) -> RunSummary:
     data = encode_examples(loaded, bench.encoder, bench.bounds())
     held = _validation(config, bench)
     voice.say(data.describe())
-    wrong = read_back(data.trees, [[loaded.records[row].response] for row in data.rows], bench.encoder)
     choose_layout(bench, data)
+    tell_plan(bench, data, "examples")
 
     source = DataSource(data.trees, config.optim.batch_size, config.run.seed, bench.batching)
     objective = SftObjective()
@@ -31,8 +31,8 @@ def run_sft(config: SftConfig, voice: Voice) -> RunSummary:
         source,
         objective,
         bench.steps(data),
-        facts={"method": "sft", "data": data.fingerprint, "start": fingerprint.of_weights(bench.model)},
-        early=read_back_findings(wrong, len(data), bench.encoder),
+        facts={"method": "sft", "data": data.fingerprint},
+        early=read_back_findings(data.read_back, bench.encoder),
         evaluate=held_out(bench, objective, held),
     )
 

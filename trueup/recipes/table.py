@@ -10,6 +10,8 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
     "sft": ("trueup.recipes.sft", "run_sft"),
     "reward": ("trueup.recipes.reward", "run_reward"),
     "dpo": ("trueup.recipes.preference", "run_dpo"),
+    "kto": ("trueup.recipes.unpaired", "run_kto"),
+    "orpo": ("trueup.recipes.preference", "run_orpo"),
     "ppo": ("trueup.recipes.ppo", "run_ppo"),
     "grpo": ("trueup.recipes.grpo", "run_grpo"),
 }

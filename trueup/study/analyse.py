@@ -31,7 +31,9 @@ from trueup.study.results import (
     read_json,
     read_rows,
     run_folder,
+    setting,
 )
+from trueup.study.schema import REWARD_MODEL
 from trueup.study.words import cautions, over_optimised, verdict_sentences
 
 COLUMNS = {
@@ -77,7 +79,7 @@ def analyse(study: StudyConfig, folder: Path, facts: Mapping[str, Any]) -> None:
         **facts,
     }
     overs = over_optimised(arms, items, study.seeds)
-    result["findings"] = [row for arm in arms for row in _findings(folder, arm, study.seeds)] + [
+    result["findings"] = _findings(study, folder, arms) + [
         {"arm": arm, "seed": None, **finding.row()} for arm, finding in overs.items()
     ]
     missing = [arm.label for arm in study.arms if arm.name not in arms]
@@ -171,6 +173,7 @@ def _settings(section: ArmSection | None, runs: Sequence[Path]) -> dict[str, Any
     wanted |= {"grpo": ("group_size", "kl_coef"), "rollout": ("epochs", "mini_batches", "prompts_per_rollout")}
     out = {f"{part}.{key}": config[part][key] for part, keys in wanted.items() if part in config for key in keys}
     if section is not None and section.tune is not None:
+        out[section.tune.key] = setting(config, section.tune.key)
         out["tuned"] = f"{section.tune.key} from {section.tune.values} on {section.tune.prompts} validation prompts"
     return out
 
@@ -213,7 +216,8 @@ def _frontier(study: StudyConfig, folder: Path, arms: Sequence[str], items: Item
             config = read_config(run_folder(folder, arm, seed))
             means = {name: float(per_prompt(items, arm, [seed], name).mean()) for name in ("gold", "proxy", "kl")}
             point = {"arm": arm, "method": section.method if section else SFT, "seed": seed}
-            out.append({**point, "step": config["optim"]["steps"], "coefficient": _coefficient(config), **means})
+            coefficient = _coefficient(section, config)
+            out.append({**point, "step": config["optim"]["steps"], "coefficient": coefficient, **means})
         for value in section.tune.values if section and section.tune else ():
             scored = read_json(folder / f"tuning/{arm}/{value:g}/tuning.json")
             means = {"gold": scored["gold"], "proxy": scored["proxy"], "kl": scored["kl/sequence"]}
@@ -222,11 +226,12 @@ def _frontier(study: StudyConfig, folder: Path, arms: Sequence[str], items: Item
     return out
 
 
-def _coefficient(config: Mapping[str, Any]) -> float | None:
-    for section, key in (("preference", "beta"), ("ppo", "kl_coef"), ("grpo", "kl_coef")):
-        if section in config:
-            return config[section][key]
-    return None
+def _coefficient(section: ArmSection | None, config: Mapping[str, Any]) -> float | None:
+    """What tells models of one arm apart: its tuned setting, else the strength of its anchor to the reference."""
+    if section is not None and section.tune is not None:
+        return setting(config, section.tune.key)
+    known = ("preference.beta", "ppo.kl_coef", "grpo.kl_coef")
+    return next((setting(config, key) for key in known if key.partition(".")[0] in config), None)
 
 
 def _reward_models(study: StudyConfig, folder: Path) -> dict[str, Any]:
@@ -259,11 +264,12 @@ def _pooled(bins: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, flo
     return out
 
 
-def _findings(folder: Path, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _findings(study: StudyConfig, folder: Path, arms: Sequence[str]) -> list[dict[str, Any]]:
+    """What health rules saw in the runs of the arms and of the reward models, each with its seed."""
+    runs = [(arm, seed, run_folder(folder, arm, seed)) for arm in arms for seed in study.seeds]
+    runs += [(REWARD_MODEL, seed, folder / f"reward/seed-{seed}") for seed in study.seeds]
     return [
-        {"arm": arm, "seed": seed, **row}
-        for seed in seeds
-        for row in read_rows(run_folder(folder, arm, seed) / "findings.jsonl")
+        {"arm": owner, "seed": seed, **row} for owner, seed, run in runs for row in read_rows(run / "findings.jsonl")
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import os
-import resource
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from trueup.errors import Interrupted, RunError, TrueupError
 from trueup.runtime.signals import STOPS, on_stop
 from trueup.study.plan import DONE, Job
+from trueup.study.timing import ELAPSED, add_elapsed, peak_memory_gb
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,17 @@ def _work(job: Job, folder: Path) -> None:
     _EVENTS.put(Event("start", job.id))
     began, out = time.perf_counter(), folder / job.id
     out.mkdir(parents=True, exist_ok=True)
-    with on_stop(_raise_interrupted):  # the training loop replaces this by a flag: it stops at a checkpoint instead
-        CALLS[job.call](folder, out, voice, **job.arguments)
-    facts = {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
+    try:
+        with on_stop(_raise_interrupted):  # the training loop replaces this by a flag: it stops at a checkpoint instead
+            CALLS[job.call](folder, out, voice, **job.arguments)
+    finally:  # kept outside the job's folder, which a recipe wants empty until it begins
+        seconds = add_elapsed(folder / ELAPSED / job.id, time.perf_counter() - began)
+    facts = {"seconds": seconds, "peak_memory_gb": peak_memory_gb()}
     (out / DONE).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _raise_interrupted(*_: object) -> None:
     raise Interrupted("stopped by the user")
-
-
-def peak_memory_gb() -> float:
-    """The largest memory this process has held so far, in GB (10^9 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 _EVENTS: Any = None
@@ -141,6 +139,9 @@ class _WorkerVoice:
 
     def say(self, text: str) -> None:
         _EVENTS.put(Event("say", self.job, text=text))
+
+    def prepare(self, what: str, done: int, total: int) -> None:
+        _EVENTS.put(Event("step", self.job, done, total))
 
     def begin(self, steps: int, done: int) -> None:
         self.steps = steps

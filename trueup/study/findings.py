@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trueup.study.format import DASH, fixed
 from trueup.study.rows import SEVERITIES
-from trueup.study.schema import Study, StudyFinding, labels
+from trueup.study.schema import REWARD_MODEL, Study, StudyFinding, labels
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Entry:
-    """A rule that fired in an arm: what it means, what to do, and where it was seen."""
+    """A rule that fired in an arm, or in reward models: what it means, what to do, and where it was seen."""
 
     severity: str
     rule: str
@@ -27,6 +27,7 @@ class Entry:
     message: str
     remedy: str
     reference: str
+    seeds: str
     sightings: list[Sighting]
 
 
@@ -44,10 +45,24 @@ def entries(study: Study) -> list[Entry]:
             message=found[0]["message"],
             remedy=found[0]["remedy"],
             reference=found[0]["reference"] or "",
+            seeds=_seeds([finding["seed"] for finding in found]),
             sightings=[Sighting(_run(finding), _words(finding["evidence"])) for finding in found],
         )
         for (severity, rule, arm), found in groups.items()
     ]
+
+
+def about_reward_models(study: Study) -> list[Entry]:
+    """Return the findings about reward models alone, which belong to no row of the main table."""
+    return entries({**study, "findings": [f for f in study["findings"] if f["arm"] == REWARD_MODEL]})
+
+
+def _seeds(seeds: list[int | None]) -> str:
+    """Name the seeds: a rule may fire twice in one run."""
+    if None in seeds:
+        return "all seeds"
+    named = [str(seed) for seed in dict.fromkeys(seeds)]
+    return f"seed{'s' if len(named) > 1 else ''} {', '.join(named)}"
 
 
 def _run(finding: StudyFinding) -> str:

@@ -16,10 +16,10 @@ import torch
 from trueup.config.load import validate
 from trueup.config.schema import RECIPES
 from trueup.data.batching import Batching
-from trueup.data.encode import Bounds, encode_prompts
 from trueup.data.read import read_prompts
 from trueup.data.template import Encoder, make_encoder
 from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy, summarise
+from trueup.evaluate.prompts import encode_with_room
 from trueup.evaluate.suites import load_suite
 from trueup.models import hub
 from trueup.models.generate import sample
@@ -30,11 +30,15 @@ from trueup.rewards.learned import LearnedReward
 from trueup.runtime.seeding import generator, python_random, seed_globally
 from trueup.study.plan import DONE
 from trueup.types import Decoding
+from trueup.worlds.labels import agreement
 from trueup.worlds.protocol import SPLITS
 from trueup.worlds.registry import load_world
 
 _TOKENS = 4096
 """Tokens of a forward pass in evaluation."""
+
+_REMEDY = "Raise model.context of the study, or lower {}.decoding.max_new_tokens"
+"""What to do about prompts that leave no room for a response, by section of the study file."""
 
 
 def make_world(study: Path, out: Path, voice: Voice, *, world: str, vocabulary: int) -> None:
@@ -80,30 +84,30 @@ def make_pairs(
 
     Both sides come from one policy, so a pair tells the preference apart, not its source. Identical and empty samples,
     and those with a NUL byte (which readers refuse), are left out and counted. ``pairs.json`` records the label
-    ceiling: how often the noisy labels agree with the annotator's own scores, which no reward model can beat in
-    expectation.
+    ceiling: how often the noisy labels agree with the scores they were drawn from (ties as half), which no reward
+    model can beat in expectation.
     """
     source, model, encoder = load_world(world), *_policy(policy)
     splits = {"train": "preference", "heldout": "validation"}
     facts: dict[str, Any] = {}
     for name, split in splits.items():
         known = {p.id: p for p in source.prompts(split)}
-        loaded = read_prompts(str(study / f"world/{split}.jsonl"), limit=prompts[name])
-        encoded = encode_prompts(loaded, encoder, Bounds(hub.context_length(model), None, decoding["max_new_tokens"]))
+        loaded = read_prompts(str(study / f"world/{split}.jsonl"), limit=prompts[name]).whole()
+        context, cap = hub.context_length(model), decoding["max_new_tokens"]
+        encoded = encode_with_room(loaded, encoder, context, cap, _REMEDY.format("pairs"))
         rng = generator(seed, "pairs", name)
         drawn = sample(model, [t.prompt for t in encoded.trees], 2, Decoding(**decoding), encoder.stops, rng)
-        rows, agree, unusable = [], 0, 0
-        for row, (first, second) in zip(encoded.rows, drawn, strict=True):
-            prompt = known[loaded.records[row].id]
+        rows, agree, unusable = [], 0.0, 0
+        for record, (first, second) in zip(loaded.pick(encoded.row_numbers), drawn, strict=True):
+            prompt = known[record.id]
             texts = [encoder.text(answer.tokens) for answer in (first, second)]
             if texts[0] == texts[1] or not all(texts) or any("\0" in text for text in texts):
                 unusable += 1
                 continue
-            scores = [source.annotator(prompt, t, s.ended) for t, s in zip(texts, (first, second), strict=True)]
             rng_label = python_random(seed, "label", name, prompt.id)
-            chosen = 0 if source.prefers_first(prompt, texts[0], texts[1], rng_label) else 1
-            agree += scores[chosen] >= scores[1 - chosen]
-            rows.append({"prompt": prompt.text, "chosen": texts[chosen], "rejected": texts[1 - chosen]})
+            chosen, rejected = texts if source.prefers_first(prompt, texts[0], texts[1], rng_label) else texts[::-1]
+            agree += agreement(source, prompt, chosen, rejected)
+            rows.append({"prompt": prompt.text, "chosen": chosen, "rejected": rejected})
         _write_rows(out / f"{name}.jsonl", rows)
         facts[name] = {"pairs": len(rows), "unusable": unusable, "label_ceiling": agree / max(1, len(rows))}
     (out / "pairs.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -172,7 +176,8 @@ def evaluate_untrained(
     seed_globally(seed, "weights")
     model, encoder = hub.new_causal(preset, len(tokenizer), tokenizer, context), make_encoder(tokenizer)
     suite = load_suite(str(study / "world/test.jsonl"), load_world(study_world), prompts)
-    encoded = encode_prompts(suite.prompts, encoder, Bounds(context, None, decoding["max_new_tokens"]))
+    cap, remedy = decoding["max_new_tokens"], _REMEDY.format("evaluation")
+    encoded = encode_with_room(suite.prompts, encoder, context, cap, remedy)
     batching = Batching("shared", _TOKENS, torch.device("cpu"))
     items = evaluate_policy(model, suite, encoded, encoder, batching, EvaluationProtocol(Decoding(**decoding), 1, seed))
     (out / "untrained.json").write_text(json.dumps(summarise(items)), encoding="utf-8")
@@ -196,8 +201,8 @@ def _items(
     batching = Batching("shared", _TOKENS, torch.device("cpu"))
     scorer = LearnedReward(hub.load_scorer(str(study / reward), tokenizer=encoder.tokenizer), batching)
     loaded = load_suite(str(study / suite), load_world(world), prompts)
-    bounds = Bounds(hub.context_length(policy), None, decoding["max_new_tokens"])
-    encoded = encode_prompts(loaded.prompts, encoder, bounds)
+    context, cap = hub.context_length(policy), decoding["max_new_tokens"]
+    encoded = encode_with_room(loaded.prompts, encoder, context, cap, _REMEDY.format("evaluation"))
     protocol = EvaluationProtocol(Decoding(**decoding), draws, seed)
     return evaluate_policy(policy, loaded, encoded, encoder, batching, protocol, anchor, scorer)
 

@@ -54,7 +54,7 @@ def _contrasts(study: Study) -> str:
 
 def _findings(study: Study) -> Iterable[str]:
     for entry in entries(study):
-        what = f"**{entry.severity}** {_code(entry.rule)} in {_text(entry.arm)}"
+        what = f"**{entry.severity}** {_code(entry.rule)} in {_text(entry.arm)} ({entry.seeds})"
         yield f"- {what}: {_text(entry.message)} {_text(entry.remedy)}"
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from trueup.config.load import validate
 from trueup.config.schema import RECIPES
 from trueup.config.study import ArmSection, StudyConfig
+from trueup.errors import UserError
 
 SFT = "sft"
 """The start and the reference of every arm, itself compared with them."""
@@ -68,16 +69,27 @@ def arm_config(
     """The full, validated settings of one training run of an arm; ``value`` is the tuned setting's."""
     settings: dict[str, Any] = json.loads(json.dumps(arm.config))
     if arm.tune is not None:
-        section, _, key = arm.tune.key.rpartition(".")
-        settings.setdefault(section, {})[key] = arm.tune.values[0] if value is None else value
+        _lay(settings, arm, arm.tune.key, arm.tune.values[0] if value is None else value)
     settings["model"] = {"path": str(folder / f"sft/seed-{seed}/final")}
     settings["run"] = {"out": str(folder / out), "seed": seed, "threads": 1}
     if arm.method == "dpo":
         settings["data"] = {"path": str(folder / f"pairs/seed-{seed}/train.jsonl")}
     else:
         settings["data"] = {"path": str(folder / "world/preference.jsonl")}
-        settings.setdefault("rollout", {})["reward"] = str(folder / f"reward/seed-{seed}/final")
+        _lay(settings, arm, "rollout.reward", str(folder / f"reward/seed-{seed}/final"))
     return validate(RECIPES[arm.method], settings, f"arm '{arm.name}'")
+
+
+def _lay(settings: dict[str, Any], arm: ArmSection, key: str, value: Any) -> None:
+    """Set a dotted key of an arm's settings, whatever its depth."""
+    *sections, name = key.split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise UserError(
+                f"arm '{arm.name}': config: '{section}' holds {settings!r}; it must be a section, to set {key} in it"
+            )
+    settings[name] = value
 
 
 def _world_arguments(study: StudyConfig) -> dict[str, Any]:

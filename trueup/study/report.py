@@ -25,7 +25,15 @@ from trueup.study.findings import entries
 from trueup.study.folder import read_items, read_study
 from trueup.study.markdown import study_markdown
 from trueup.study.responses import browser
-from trueup.study.rows import arm_rows, budget_rows, contrast_rows, part_columns, settings_table, shown_columns
+from trueup.study.rows import (
+    arm_rows,
+    budget_rows,
+    contrast_rows,
+    part_columns,
+    reward_model_findings,
+    settings_table,
+    shown_columns,
+)
 from trueup.study.schema import Study, baseline
 from trueup.study.tiles import tiles
 
@@ -87,6 +95,7 @@ def _tables(study: Study) -> dict[str, Any]:
         "contrasts": contrast_rows(study),
         "budgets": budget_rows(study),
         "settings": settings_table(study),
+        "reward_model_findings": reward_model_findings(study),
     }
 
 

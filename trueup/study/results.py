@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def read_json(path: Path) -> Any:
 def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run."""
     return yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+
+
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key of a run's configuration."""
+    return reduce(lambda section, name: section[name], key.split("."), config)
 
 
 def per_prompt(items: Items, arm: str, seeds: Sequence[int], column: str) -> NDArray[np.float64]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trueup.study.format import DASH, duration, fixed, interval, p_value, scaled, signed, whole
-from trueup.study.schema import Arm, Contrast, Study, labels
+from trueup.study.schema import REWARD_MODEL, Arm, Contrast, Study, StudyFinding, labels
 
 SEVERITIES = ("fatal", "warning", "note")
 
@@ -90,7 +91,7 @@ def arm_rows(study: Study, columns: list[Column]) -> list[ArmRow]:
             setting=arm["setting"],
             cells=[_cell(arm, column.metric) for column in columns],
             ranks=_ranks(study, arm["name"]),
-            findings=_findings(study, arm["name"]),
+            findings=_counted(f for f in study["findings"] if f["arm"] == arm["name"]),
         )
         for arm in study["arms"]
     ]
@@ -111,9 +112,16 @@ def _ranks(study: Study, arm: str) -> str:
     return str(best) if best == worst else f"{best}–{worst}"
 
 
-def _findings(study: Study, arm: str) -> str:
+def reward_model_findings(study: Study) -> dict[int, str]:
+    """Return for each seed what health rules saw in its reward model, counted as for an arm."""
+    found = [f for f in study["findings"] if f["arm"] == REWARD_MODEL]
+    seeds = [row["seed"] for row in study["reward_model"]["per_seed"]]
+    return {seed: _counted(f for f in found if f["seed"] == seed) for seed in seeds}
+
+
+def _counted(findings: Iterable[StudyFinding]) -> str:
     """Count rules, not runs: a rule that fired in every seed of an arm is one finding."""
-    fired = {(f["severity"], f["rule"]) for f in study["findings"] if f["arm"] == arm}
+    fired = {(f["severity"], f["rule"]) for f in findings}
     counts = Counter(severity for severity, _ in fired)
     words = [f"{counts[s]} {s}{'s' if counts[s] > 1 and s != 'fatal' else ''}" for s in SEVERITIES if counts[s]]
     return ", ".join(words) or "none"

@@ -11,6 +11,9 @@ Number = float | None  # None: not available, shown as a dash
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 Severity = Literal["note", "warning", "fatal"]
 
+REWARD_MODEL = "reward model"
+"""The ``arm`` of findings about a seed's reward model, which all arms of that seed share; no arm's name has a space."""
+
 
 class World(TypedDict):
     """Where prompts and gold scores come from."""
@@ -169,7 +172,7 @@ class FrontierPoint(TypedDict):
 
 
 class StudyFinding(TypedDict):
-    """What a health rule saw in one run."""
+    """What a health rule saw in one run: that of an arm, or of the reward model of a seed (``REWARD_MODEL``)."""
 
     arm: str
     seed: int | None

@@ -8,8 +8,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from trueup.study.findings import about_reward_models
 from trueup.study.format import plain
-from trueup.study.rows import ArmRow, Cell, arm_rows, shown_columns
+from trueup.study.rows import Cell, arm_rows, shown_columns
 from trueup.study.schema import Study
 
 _HERE = ("gold", "proxy", "kl/sequence", "length")
@@ -19,6 +20,7 @@ _TITLES = {"kl/sequence": "KL"}
 def study_table(study: Study) -> Table:
     """Return a row per arm: scores with their intervals, KL, length, possible ranks and findings.
 
+    What health rules saw in the reward models, which have no row, stands below.
     Names come from files that others wrote: control characters are taken out and markup is not interpreted.
     """
     wanted = (study["primary_metric"], *_HERE)
@@ -31,7 +33,8 @@ def study_table(study: Study) -> Table:
     table.add_column("Findings")
     for row in arm_rows(study, columns):
         cells = [_cell(cell, column.metric) for cell, column in zip(row.cells, columns, strict=True)]
-        table.add_row(Text(plain(row.label)), *cells, Text(row.ranks), _findings(row))
+        table.add_row(Text(plain(row.label)), *cells, Text(row.ranks), _findings(row.findings))
+    table.caption, table.caption_justify = _reward_models(study), "left"
     return table
 
 
@@ -51,6 +54,11 @@ def _cell(cell: Cell, metric: str) -> Text:
     return Text.assemble(cell.value, *([("\n" + cell.interval, "dim")] if shown else []))
 
 
-def _findings(row: ArmRow) -> Text:
-    grave = "red" if "fatal" in row.findings else "yellow" if "warning" in row.findings else "dim"
-    return Text(row.findings, style=grave)
+def _findings(words: str) -> Text:
+    return Text(words, style="red" if "fatal" in words else "yellow" if "warning" in words else "dim")
+
+
+def _reward_models(study: Study) -> Text | None:
+    """One line: which rules fired in the reward models of which seeds."""
+    fired = [f"{entry.severity} {plain(entry.rule)} ({entry.seeds})" for entry in about_reward_models(study)]
+    return Text.assemble("Reward models: ", _findings("; ".join(fired))) if fired else None

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from trueup.errors import GateError, Interrupted
+from torch import Tensor, nn
+
+from trueup.errors import GateError, Interrupted, RunError
 from trueup.runtime.clock import seconds
 from trueup.runtime.seeding import seed_globally
 from trueup.runtime.signals import on_stop
@@ -100,16 +102,27 @@ def pack_state(state: TrainState, source: Source) -> State:
     """Everything a resumed run needs, as a nest of plain values and tensors."""
     return {
         "step": state.step,
-        "model": dict(state.model.state_dict()),
+        "model": _trained(state.model),
+        "masters": state.masters.state() if state.masters else [],
         "optimizer": state.optimizer.state_dict(),
         "scheduler": {"last_epoch": state.scheduler.last_epoch},
         "source": source.state(),
     }
 
 
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state without what is frozen: a base model under its adapters is on disk already."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
 def unpack_state(saved: State, state: TrainState, source: Source) -> None:
     """Put a saved state back into freshly built objects."""
-    state.model.load_state_dict(saved["model"])
+    if saved["model"].keys() != _trained(state.model).keys():
+        raise RunError("the checkpoint's weights are not those that this run trains")
+    state.model.load_state_dict(saved["model"], strict=False)
+    if state.masters is not None:
+        state.masters.restore(saved["masters"])
     optimizer = saved["optimizer"]
     # JSON keys are strings; the optimiser numbers its parameters.
     optimizer["state"] = {int(key): value for key, value in optimizer["state"].items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,16 +12,15 @@ from trueup.config.schema import OptimSection
 
 
 def make_optimizer(
-    model: nn.Module, section: OptimSection, steps: int
+    weights: Sequence[nn.Parameter], section: OptimSection, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return AdamW over the trainable parameters and its schedule over ``steps`` updates.
+    """Return AdamW over these weights and its schedule over ``steps`` updates.
 
     Weight decay applies to matrices only: decaying norms, biases and scalars shrinks what has no scale to regularise.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": section.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": section.weight_decay},
+        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, betas=section.betas, eps=1e-8, fused=True)
     warmup = round(section.warmup * steps)

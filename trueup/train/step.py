@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +11,21 @@ import torch
 from torch import nn
 
 from trueup.errors import RunError
+from trueup.train.master import MasterWeights
 from trueup.train.protocols import Objective, Tally
 
 
 @dataclass
 class TrainState:
-    """What an update changes: the model, the optimiser's moments, the schedule, the step count."""
+    """What an update changes: the model, the optimiser's moments, the schedule, the step count.
+
+    ``masters``: what the optimiser updates where the model's own weights are rounded; None where it updates those.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    masters: MasterWeights | None = None
     step: int = 0
 
 
@@ -37,45 +41,58 @@ def train_step(
         RunError: the loss or the gradient norm is not finite; nothing has been updated.
     """
     state.model.train()
-    state.optimizer.zero_grad(set_to_none=True)  # a step that failed leaves its gradients behind
+    _clear(state)  # a step that failed leaves its gradients behind
     counts = count_units(objective, batches)
     sums = _Sums()
     for batch in batches:
         tally = objective(state.model, batch)
         _loss(tally, counts).backward()
+        if state.masters is not None:
+            state.masters.collect()
         sums.add(tally)
     metrics = sums.means(counts)
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True))
     _require_finite(state.step, metrics["loss"], norm)
     state.optimizer.step()
+    if state.masters is not None:
+        state.masters.spread()
     rate = state.scheduler.get_last_lr()[0]
     state.scheduler.step()
-    state.optimizer.zero_grad(set_to_none=True)
+    _clear(state)
     state.step += 1
     return {**metrics, "grad_norm": norm, "learning_rate": float(rate)}
 
 
+def _clear(state: TrainState) -> None:
+    state.optimizer.zero_grad(set_to_none=True)
+    state.model.zero_grad(set_to_none=True)
+
+
 @torch.no_grad()
-def evaluate_objective(model: nn.Module, objective: Objective, batches: Sequence[Any]) -> Mapping[str, float]:
+def evaluate_objective(model: nn.Module, objective: Objective, batches: Iterable[Any]) -> Mapping[str, float]:
     """Return the objective's loss and metrics over held-out batches, weighted by true counts, without an update."""
     was_training = model.training
     model.eval()
-    counts = count_units(objective, batches)
+    counts: dict[str, float] = {}
     sums = _Sums()
     for batch in batches:
+        counts = _more(counts, objective.units(batch))
         sums.add(objective(model, batch))
     model.train(was_training)
     return sums.means(counts)
 
 
-def count_units(objective: Objective, batches: Sequence[Any]) -> Mapping[str, float]:
+def count_units(objective: Objective, batches: Iterable[Any]) -> Mapping[str, float]:
     """Sum each unit over the micro-batches."""
-    counts: dict[str, float] = defaultdict(float)
+    counts: dict[str, float] = {}
     for batch in batches:
-        for unit, count in objective.units(batch).items():
-            counts[unit] += count
+        counts = _more(counts, objective.units(batch))
     return counts
+
+
+def _more(counts: Mapping[str, float], units: Mapping[str, float]) -> dict[str, float]:
+    return {unit: counts.get(unit, 0.0) + units.get(unit, 0.0) for unit in {**counts, **units}}
 
 
 def _loss(tally: Tally, counts: Mapping[str, float]) -> torch.Tensor:

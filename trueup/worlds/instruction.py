@@ -50,7 +50,10 @@ class Errands:
         return sum(self.gold(prompt, response, ended).values()) + gold.bias(response)
 
     def prefers_first(self, prompt: WorldPrompt, first: str, second: str, rng: random.Random) -> bool:
-        """Draw a label: first wins with probability sigmoid(score difference / 0.3); then 5 % of labels are flipped."""
+        """Draw a label: first wins with probability sigmoid(score difference / 0.3); then 5 % of labels are flipped.
+
+        Both responses count as ended (see ``trueup.worlds.protocol.World.prefers_first``).
+        """
         lead = (self.annotator(prompt, first) - self.annotator(prompt, second)) / constants.TEMPERATURE
         # The logistic function as a tanh cannot overflow. Both numbers are always drawn, so that one label's outcome
         # does not shift the random numbers of the next.

@@ -70,7 +70,11 @@ class World(Protocol):
         ...
 
     def prefers_first(self, prompt: WorldPrompt, first: str, second: str, rng: random.Random) -> bool:
-        """Draw one preference label: Bradley-Terry on annotator scores, with known label noise."""
+        """Draw one preference label: Bradley-Terry on annotator scores, with known label noise.
+
+        Both responses count as ended: a pair is kept as text, and whoever learns from it sees a terminator after
+        either response, so that a label for having been cut off could not be learnt.
+        """
         ...
 
     def ideal(self, prompt: WorldPrompt) -> str:

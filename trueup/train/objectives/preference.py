@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from trueup.losses.catalog import Loss
-from trueup.models.forward import TokenLogps, token_scores
+from trueup.losses.pairs import PairLoss
+from trueup.models.forward import token_scores
 from trueup.ops.logprobs import sum_by_branch
+from trueup.train.companions import RunningMean
 from trueup.train.protocols import Tally, Term
+from trueup.train.sources import DataBatch
 from trueup.types import PairLogps, TokenTrees
 
 
@@ -21,36 +22,39 @@ class PreferenceObjective:
     """Mean preference loss over pairs; branches 2i and 2i + 1 are the chosen and rejected of pair i.
 
     Attributes:
-        loss: the catalog's entry.
-        beta: strength of the pull to the reference.
-        reference: scores trees under the frozen reference; None for losses that need none.
-        options: further options of the loss.
+        loss: what is computed of each pair.
+        baseline: the running mean of implicit rewards, for the losses that want one; 0 without it.
     """
 
-    loss: Loss
-    beta: float
-    reference: TokenLogps | None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    loss: PairLoss
+    baseline: RunningMean | None = None
 
-    def units(self, batch: TokenTrees) -> Mapping[str, float]:
+    def units(self, batch: DataBatch) -> Mapping[str, float]:
         """Pairs."""
-        return {"pair": batch.num_branches / 2}
+        return {"pair": batch.trees.num_branches / 2}
 
-    def __call__(self, model: nn.Module, batch: TokenTrees) -> Tally:
-        """Score both sides under policy and reference."""
-        scores = token_scores(model, batch)
-        pairs = pair_logps(scores.logps, self.reference(batch) if self.reference else None, batch)
-        losses = self.losses(pairs)
+    def __call__(self, model: nn.Module, batch: DataBatch) -> Tally:
+        """Score both sides, and compare them with each other and with the reference."""
+        trees = batch.trees
+        scores = token_scores(model, trees, collision=self.loss.weighted)
+        pairs = pair_logps(scores.logps, batch.ref_logps, trees)
+        values = self.loss.values(pairs, self._delta, _alignment(scores.collision, trees))
+        terms = {part.loss.name: Term(values[part.loss.name].sum(), "pair", part.weight) for part in self.loss.parts}
         metrics = {
-            "entropy": (float(scores.entropy.sum()), float(len(batch.target))),
-            **_pair_metrics(pairs, self.beta),
+            "entropy": (float(scores.entropy.sum()), float(len(trees.target))),
+            **_pair_metrics(pairs, self.loss.beta),
         }
-        return Tally({"preference": Term(losses.sum(), "pair")}, metrics)
+        if self.baseline is not None:
+            metrics["delta"] = (self._delta * len(pairs.chosen), float(len(pairs.chosen)))
+        return Tally(terms, metrics)
 
     def losses(self, pairs: PairLogps) -> Tensor:
-        """The loss of each pair ``[B]``, with this run's beta (where the loss has one) and options."""
-        beta = {} if self.loss.default_beta is None else {"beta": self.beta}
-        return self.loss.function(pairs, **beta, **self.options)
+        """The loss of each pair ``[B]``, before WPO's weights."""
+        return replace(self.loss, weighted=False).total(pairs, self._delta)
+
+    @property
+    def _delta(self) -> float:
+        return 0.0 if self.baseline is None else self.baseline.value
 
 
 def pair_logps(logps: Tensor, ref_logps: Tensor | None, trees: TokenTrees) -> PairLogps:
@@ -65,6 +69,14 @@ def pair_logps(logps: Tensor, ref_logps: Tensor | None, trees: TokenTrees) -> Pa
         ref_chosen=None if reference is None else reference[0::2],
         ref_rejected=None if reference is None else reference[1::2],
     )
+
+
+def _alignment(collision: Tensor | None, trees: TokenTrees) -> tuple[Tensor, Tensor] | None:
+    """Sum log Σ_v π(v)² over the tokens of both sides, where it was measured."""
+    if collision is None:
+        return None
+    total = sum_by_branch(collision, trees.branch, trees.num_branches).total
+    return total[0::2], total[1::2]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import nn
 from trueup.losses.ranking import bradley_terry
 from trueup.models.scoring import response_scores
 from trueup.train.protocols import Tally, Term
-from trueup.types import TokenTrees
+from trueup.train.sources import DataBatch
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class RewardObjective:
 
     centring: float = 0.0
 
-    def units(self, batch: TokenTrees) -> Mapping[str, float]:
+    def units(self, batch: DataBatch) -> Mapping[str, float]:
         """Pairs."""
-        return {"pair": batch.num_branches / 2}
+        return {"pair": batch.trees.num_branches / 2}
 
-    def __call__(self, model: nn.Module, batch: TokenTrees) -> Tally:
+    def __call__(self, model: nn.Module, batch: DataBatch) -> Tally:
         """Score both sides of every pair."""
-        scores = response_scores(model, batch)
+        scores = response_scores(model, batch.trees)
         chosen, rejected = scores[0::2], scores[1::2]
         loss = bradley_terry(chosen, rejected, centring=self.centring)
         difference = (chosen - rejected).detach()

@@ -9,21 +9,21 @@ from torch import nn
 
 from trueup.models.forward import token_scores
 from trueup.train.protocols import Tally, Term
-from trueup.types import TokenTrees
+from trueup.train.sources import DataBatch
 
 
 @dataclass(frozen=True)
 class SftObjective:
     """Mean negative log-likelihood over the response tokens of the whole step, terminators included."""
 
-    def units(self, batch: TokenTrees) -> Mapping[str, float]:
+    def units(self, batch: DataBatch) -> Mapping[str, float]:
         """Response tokens."""
-        return {"token": float(len(batch.target))}
+        return {"token": float(len(batch.trees.target))}
 
-    def __call__(self, model: nn.Module, batch: TokenTrees) -> Tally:
+    def __call__(self, model: nn.Module, batch: DataBatch) -> Tally:
         """Sum the loss and count what was predicted right."""
-        scores = token_scores(model, batch)
-        tokens = float(len(batch.target))
+        scores = token_scores(model, batch.trees)
+        tokens = float(len(batch.trees.target))
         metrics = {
             "entropy": (float(scores.entropy.sum()), tokens),
             "mean_token_accuracy": (float(scores.top1.sum()), tokens),

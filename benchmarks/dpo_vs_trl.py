@@ -1,0 +1,397 @@
+"""One DPO step, ours against TRL's: pairs per second, arithmetic, peak memory, and whether the gradients are equal.
+
+python benchmarks/dpo_vs_trl.py --model SmolLM2-135M-Instruct.Q4_1.gguf --data DATA_FOLDER
+
+Every contender takes the same token ids in batches of 8 pairs, runs a whole optimiser step in float32 on one thread,
+and takes turns with the others in one process, so a slow moment of the machine hits all of them. Peak memory is that
+of a fresh process which makes one step on the batch with the most tokens, model and libraries included.
+
+TRL's settings, all with bf16=False (its default would make gradients incomparable):
+- default: the reference runs beside the policy, activations are computed again in backward;
+- best: precompute_ref_log_probs=True, gradient_checkpointing=False;
+- one pair at a time: best, with per_device_train_batch_size=1 and gradient_accumulation_steps=8: nothing is padded but
+  the shorter side of a pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import write_result
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from trueup.config.schema import OptimSection
+from trueup.data.batching import Batching
+from trueup.data.trees import Tree
+from trueup.losses.pairs import choose
+from trueup.models import hub
+from trueup.models.forward import head_of, scorer
+from trueup.models.tokenizer import train_bpe
+from trueup.train.master import MasterWeights
+from trueup.train.objectives.preference import PreferenceObjective
+from trueup.train.optim import make_optimizer
+from trueup.train.reference import live
+from trueup.train.sources import DataBatch, DataSource
+from trueup.train.step import TrainState, train_step
+
+PAIRS = 8
+BETA = 0.1
+TOKENS = 1024
+"""Tokens of our forward passes: a few trees keep a CPU core busy, and memory follows this number."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run TRL."""
+
+    name: str
+    options: dict[str, Any]
+    accumulate: int = 1
+
+
+PEERS = (
+    Setting("default", {"gradient_checkpointing": True, "precompute_ref_log_probs": False}),
+    Setting("best", {"gradient_checkpointing": False, "precompute_ref_log_probs": True}),
+    Setting("one pair at a time", {"gradient_checkpointing": False, "precompute_ref_log_probs": True}, PAIRS),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a data set."""
+
+    name: str
+    file: str | None
+    max_length: int | None
+
+
+CASES = (
+    Case("hh", "hh_harmless_base_test.jsonl.gz", None),
+    Case("dpo_en_demo", "dpo_en_demo.json", 1024),
+    Case("alpacaeval_pairs", "alpacaeval_pairs.jsonl.gz", None),
+    Case("tiny", None, None),
+)
+
+
+def main() -> None:
+    """Run the cases that were asked for, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="model folder or .gguf")
+    parser.add_argument("--data", required=True, help="folder with the data files")
+    parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--batches", type=int, default=3, help="batches of 8 pairs, each run by every contender")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    if args.measure:
+        print(json.dumps(_one_peak(args)))
+        return
+    results = []
+    for case in CASES:
+        if case.name in args.cases:
+            results += _run_case(case, args)
+    _print(results)
+    print(write_result("dpo_vs_trl", "cpu", results))
+
+
+def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Race the contenders over the batches, then measure each one's memory alone."""
+    trees, model = _load(case, args)
+    batches = _batches(trees, args.batches)
+    ours, peers = Ours(model), [Peer(setting, model) for setting in PEERS]
+    differences = [_difference(ours, peer, batches[0]) for peer in peers]
+    flops = [_flops(runner.gradients, batches[0]) for runner in (ours, *peers)]
+    least = _least_flops(model, batches[0])
+    times: list[list[float]] = [[] for _ in range(2 + len(peers))]
+    for batch in batches:
+        for column, run in enumerate((ours.step, ours.cold_step, *(peer.step for peer in peers))):
+            times[column].append(_cpu_seconds(run, batch))
+            print(f"{case.name}: {times[column][-1]:.2f} s", file=sys.stderr)
+    widest = max(range(len(batches)), key=lambda i: max(map(_longest, batches[i])))
+    memory = [_peak(args, case.name, who, widest) for who in ("ours", *(setting.name for setting in PEERS))]
+    rows = []
+    for number, setting in enumerate(PEERS):
+        warm = [theirs / own for own, theirs in zip(times[0], times[2 + number], strict=True)]
+        cold = [theirs / own for own, theirs in zip(times[1], times[2 + number], strict=True)]
+        rows.append(
+            {
+                "model": "SmolLM2-135M-Instruct" if case.file else "2x128",
+                "data": case.name,
+                "pairs": PAIRS * len(batches),
+                "peer": f"trl {version('trl')}, {setting.name}",
+                "settings": {**setting.options, "per_device_train_batch_size": PAIRS // setting.accumulate},
+                "ratio_pairs_per_second": _spread(warm),
+                "ratio_pairs_per_second_cold_store": _spread(cold),
+                "ratio_flops": flops[1 + number] / flops[0],
+                "flops_over_minimum": flops[0] / least,
+                "peer_flops_over_minimum": flops[1 + number] / least,
+                "ratio_peak_memory": memory[0] / memory[1 + number],
+                "peak_gib": {"ours": memory[0] / 2**30, "peer": memory[1 + number] / 2**30},
+                "pairs_per_second": {
+                    "ours": PAIRS / statistics.median(times[0]),
+                    "peer": PAIRS / statistics.median(times[2 + number]),
+                },
+                "max_relative_gradient_difference": differences[number],
+            }
+        )
+    return rows
+
+
+def _load(case: Case, args: argparse.Namespace) -> tuple[list[Tree], Any]:
+    if case.file is None:
+        return _random_trees(PAIRS * args.batches * 2), _tiny()
+    from trueup.data.encode import Bounds, encode_pairs
+    from trueup.data.read import read_pairs
+    from trueup.data.template import make_encoder
+
+    model = hub.load_causal(args.model)
+    loaded = read_pairs(Path(args.data) / case.file, limit=400)
+    encoder = make_encoder(hub.load_tokenizer(args.model))
+    return list(encode_pairs(loaded, encoder, Bounds(hub.context_length(model), case.max_length)).trees), model
+
+
+def _tiny() -> Any:
+    torch.manual_seed(0)
+    tokenizer = hub.wrap_tokenizer(train_bpe(["a b c d e f g"], 300))
+    return hub.new_causal("seed", 512, tokenizer)
+
+
+def _random_trees(count: int) -> list[Tree]:
+    """Pairs of the laboratory's lengths: prompts of 12 to 40 tokens, responses of 4 to 40."""
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(low: int, high: int) -> tuple[int, ...]:
+        length = int(torch.randint(low, high + 1, (), generator=rng))
+        return tuple(torch.randint(3, 500, (length,), generator=rng).tolist())
+
+    return [Tree(draw(12, 40), (draw(4, 40), draw(4, 40))) for _ in range(count)]
+
+
+def _batches(trees: Sequence[Tree], count: int) -> list[list[Tree]]:
+    """Batches of pairs spread evenly over the file, as shuffling would."""
+    order = torch.randperm(len(trees), generator=torch.Generator().manual_seed(0)).tolist()
+    return [[trees[i] for i in order[start : start + PAIRS]] for start in range(0, PAIRS * count, PAIRS)]
+
+
+def _longest(tree: Tree) -> int:
+    return len(tree.prompt) + max(map(len, tree.responses))
+
+
+class Ours:
+    """A step of trueup, with the reference's log-probabilities read (warm) or computed first (cold)."""
+
+    name = "ours"
+
+    def __init__(self, model: Any) -> None:
+        self.model = copy.deepcopy(model)
+        self.batching = Batching("flat", TOKENS, torch.device("cpu"))
+        self.objective = PreferenceObjective(choose("sigmoid", beta=BETA))
+        optimizer, scheduler = make_optimizer(
+            MasterWeights(self.model).masters, OptimSection(learning_rate=1e-6, schedule="constant", warmup=0), 100
+        )
+        self.state = TrainState(self.model, optimizer, scheduler)
+        self.known: dict[int, list[DataBatch]] = {}
+
+    def _prepared(self, batch: list[Tree]) -> list[DataBatch]:
+        source = DataSource(batch, PAIRS, 0, self.batching, live(scorer(self.model)))
+        return list(source.sweep())
+
+    def warm(self, batch: list[Tree]) -> list[DataBatch]:
+        """The batch with its reference values, computed at the first call only."""
+        if id(batch) not in self.known:
+            self.known[id(batch)] = self._prepared(batch)
+        return self.known[id(batch)]
+
+    def gradients(self, batch: list[Tree]) -> None:
+        """Forward and backward of a step."""
+        for part in self.warm(batch):
+            terms = self.objective(self.model, part).terms.values()
+            torch.stack([term.total * (term.weight / PAIRS) for term in terms]).sum().backward()
+
+    def step(self, batch: list[Tree]) -> None:
+        """A whole step with a warm store."""
+        train_step(self.state, self.objective, self.warm(batch), 1.0)
+
+    def cold_step(self, batch: list[Tree]) -> None:
+        """A whole step that has to compute the reference first."""
+        train_step(self.state, self.objective, self._prepared(batch), 1.0)
+
+
+class Peer:
+    """A step of TRL's ``DPOTrainer``: its collator, its loss, its backward, its optimiser."""
+
+    def __init__(self, setting: Setting, model: Any) -> None:
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer
+
+        self.setting = setting
+        config = DPOConfig(
+            output_dir=tempfile.mkdtemp(),
+            use_cpu=True,
+            bf16=False,
+            beta=BETA,
+            learning_rate=1e-6,
+            lr_scheduler_type="constant",
+            per_device_train_batch_size=PAIRS // setting.accumulate,
+            gradient_accumulation_steps=setting.accumulate,
+            max_length=None,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            **setting.options,
+        )
+        tokenizer = hub.wrap_tokenizer(train_bpe(["a b"], 300))
+        rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " a"}])
+        reference = None if config.precompute_ref_log_probs else copy.deepcopy(model)
+        self.trainer = DPOTrainer(
+            copy.deepcopy(model), reference, config, train_dataset=rows, processing_class=tokenizer
+        )
+        self.model = self.trainer.model
+        self.trainer.create_optimizer()
+        self.trainer.current_gradient_accumulation_steps = setting.accumulate
+        self.known: dict[int, list[dict[str, Any]]] = {}
+
+    def _inputs(self, batch: list[Tree]) -> list[dict[str, Any]]:
+        """TRL's own collation of the same ids, with precomputed reference values where the setting has them."""
+        if id(batch) in self.known:
+            return self.known[id(batch)]
+        rows = [
+            {"prompt_ids": list(t.prompt), "chosen_ids": list(t.responses[0]), "rejected_ids": list(t.responses[1])}
+            for t in batch
+        ]
+        size = PAIRS // self.setting.accumulate
+        parts = [self.trainer.data_collator(rows[start : start + size]) for start in range(0, PAIRS, size)]
+        if self.setting.options["precompute_ref_log_probs"]:
+            for part in parts:
+                chosen, rejected = self.trainer.compute_ref_log_probs(self.model, part)
+                part |= {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+        self.known[id(batch)] = parts
+        return parts
+
+    def gradients(self, batch: list[Tree]) -> None:
+        """Forward and backward of a step."""
+        for part in self._inputs(batch):
+            self.trainer.training_step(self.model, dict(part))
+
+    def step(self, batch: list[Tree]) -> None:
+        """What ``Trainer`` does for one optimiser step."""
+        self.gradients(batch)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.trainer.optimizer.step()
+        self.model.zero_grad()
+
+
+def _difference(ours: Ours, peer: Peer, batch: list[Tree]) -> float:
+    """The largest difference of any parameter's gradient, relative to that parameter's gradient norm."""
+    ours.gradients(batch)
+    peer.gradients(batch)
+    named = dict(peer.model.named_parameters())
+    worst = 0.0
+    for name, own in ours.model.named_parameters():
+        other = named[name].grad
+        worst = max(worst, float((own.grad - other).norm() / other.norm()))
+    ours.model.zero_grad()
+    peer.model.zero_grad()
+    return worst
+
+
+def _flops(gradients: Callable[[list[Tree]], None], batch: list[Tree]) -> float:
+    """Arithmetic of the matrix products of a forward and backward pass (attention scores aside, for all alike)."""
+    gradients(batch)  # reference values are prepared outside the count
+    # The counter knows addmm and not addmm_, which the head's backward uses.
+    known = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        gradients(batch)
+    return float(counter.get_total_flops())
+
+
+def _least_flops(model: Any, batch: list[Tree]) -> float:
+    """Forward and backward with every prompt once, nothing padded, the head on response positions only."""
+    head = head_of(model).weight.numel()
+    linear = sum(
+        layer.weight.numel()
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not model.get_output_embeddings()
+    )
+    responses = sum(len(response) for tree in batch for response in tree.responses)
+    return 6.0 * (linear * sum(tree.size for tree in batch) + head * responses)
+
+
+def _cpu_seconds(run: Callable[[list[Tree]], None], batch: list[Tree]) -> float:
+    began = time.process_time()
+    run(batch)
+    return time.process_time() - began
+
+
+def _peak(args: argparse.Namespace, case: str, who: str, batch: int) -> float:
+    """Peak resident memory of a fresh process that makes one step, bytes."""
+    command = [sys.executable, __file__, "--model", args.model, "--data", args.data, "--batches", str(args.batches)]
+    done = subprocess.run(
+        [*command, "--measure", json.dumps([case, who, batch])],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+    )
+    return json.loads(done.stdout.splitlines()[-1])["peak"]
+
+
+def _one_peak(args: argparse.Namespace) -> dict[str, float]:
+    name, who, number = json.loads(args.measure)
+    case = next(case for case in CASES if case.name == name)
+    trees, model = _load(case, args)
+    batch = _batches(trees, args.batches)[number]
+    settings = {setting.name: setting for setting in PEERS}
+    runner = Ours(model) if who == "ours" else Peer(settings[who], model)
+    del model, trees
+    runner.step(batch)
+    return {"peak": _high_water_mark()}
+
+
+def _high_water_mark() -> float:
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) * 1024
+
+
+def _spread(ratios: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def _print(results: Sequence[dict[str, Any]]) -> None:
+    table = Table("data", "peer", "x pairs/s (min..max)", "cold", "x FLOPs", "ours/least", "memory", "gradient")
+    for row in results:
+        speed = row["ratio_pairs_per_second"]
+        table.add_row(
+            row["data"],
+            row["peer"],
+            f"{speed['median']:.2f} ({speed['min']:.2f}..{speed['max']:.2f})",
+            f"{row['ratio_pairs_per_second_cold_store']['median']:.2f}",
+            f"{row['ratio_flops']:.2f}",
+            f"{row['flops_over_minimum']:.3f}",
+            f"{row['ratio_peak_memory']:.2f}",
+            f"{row['max_relative_gradient_difference']:.1e}",
+        )
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

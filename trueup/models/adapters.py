@@ -1,0 +1,95 @@
+"""Low-rank adapters through PEFT: the only module that imports it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trueup.errors import UserError
+from trueup.models.forward import TokenLogps, scorer
+from trueup.types import TokenTrees
+
+
+def attach(
+    model: Any, base: str, rank: int, alpha: float | None = None, dropout: float = 0.0, targets: Sequence[str] = ()
+) -> Any:
+    """Freeze a causal model and give it trainable low-rank adapters; at first they change nothing (B = 0).
+
+    Args:
+        model: a transformers causal model; its layers are replaced in place.
+        base: where the model was loaded from; the saved adapter names it.
+        rank: of the adapters. Hu et al. 2021, arXiv 2106.09685.
+        alpha: the adapters' output is scaled by alpha / rank; default: twice the rank.
+        dropout: before the adapters.
+        targets: names of layers; default: every linear layer but the head.
+
+    Returns:
+        The PEFT model. Adapter weights are float32 whatever the dtype of the model.
+
+    Raises:
+        UserError: no layer of the model is called so.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        base_model_name_or_path=base,
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha or 2 * rank,  # type: ignore[arg-type]  # PEFT takes fractions
+        lora_dropout=dropout,
+        target_modules=list(targets) or "all-linear",
+    )
+    try:
+        with _old_name():
+            return get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
+        raise UserError(
+            f"lora.targets: {', '.join(targets)}: the model has no such layers; its linear layers are called "
+            f"{', '.join(names)}"
+        ) from error
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """True for a model with adapters."""
+    return hasattr(model, "disable_adapter")
+
+
+def without_adapters(model: Any) -> TokenLogps:
+    """Return a scorer of the model under its adapters: the reference of an adapted policy, at no memory of its own."""
+    under = scorer(model)
+
+    def score(trees: TokenTrees) -> torch.Tensor:
+        with model.disable_adapter():
+            return under(trees)
+
+    return score
+
+
+def base_path(folder: str) -> str | None:
+    """The path of the model that an adapter folder adapts, or None if the folder holds no adapter."""
+    file = Path(folder) / "adapter_config.json"
+    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
+
+
+def load(base: Any, folder: str) -> Any:
+    """Put the adapters of a folder on their base model and merge them into its weights."""
+    from peft import PeftModel
+
+    with _old_name():
+        return PeftModel.from_pretrained(base, folder).merge_and_unload()
+
+
+@contextmanager
+def _old_name() -> Iterator[None]:
+    """PEFT 0.21 asks transformers for checkpointing by a name that transformers 5 warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
