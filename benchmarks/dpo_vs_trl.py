@@ -2,9 +2,10 @@
 
 python benchmarks/dpo_vs_trl.py --model SmolLM2-135M-Instruct.Q4_1.gguf --data DATA_FOLDER
 
-Every contender takes the same token ids in batches of 8 pairs, runs a whole optimiser step in float32 on one thread,
-and takes turns with the others in one process, so a slow moment of the machine hits all of them. Peak memory is that
-of a fresh process which makes one step on the batch with the most tokens, model and libraries included.
+Both take the same token ids in batches of 8 pairs and make their gradients in float32 on one thread, taking turns in
+one process, so a slow moment of the machine hits both. Times are CPU seconds; those of clipping and AdamW, the same
+code for both, are measured once and added to each. Peak memory is that of a fresh process which makes one whole step on the
+batch with the longest pair, model and libraries included.
 
 TRL's settings, all with bf16=False (its default would make gradients incomparable):
 - default: the reference runs beside the policy, activations are computed again in backward;
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import statistics
@@ -32,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import write_result
+from harness import RESULTS, write_result
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,6 +46,7 @@ from trueup.losses.pairs import choose
 from trueup.models import hub
 from trueup.models.forward import head_of, scorer
 from trueup.models.tokenizer import train_bpe
+from trueup.runtime.folder import now
 from trueup.train.master import MasterWeights
 from trueup.train.objectives.preference import PreferenceObjective
 from trueup.train.optim import make_optimizer
@@ -53,8 +56,8 @@ from trueup.train.step import TrainState, train_step
 
 PAIRS = 8
 BETA = 0.1
-TOKENS = 1024
-"""Tokens of our forward passes: a few trees keep a CPU core busy, and memory follows this number."""
+STILL = 1e-30
+"""A learning rate that leaves the weights as they are, so that every turn of a race does the same work."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,15 @@ class Case:
     name: str
     file: str | None
     max_length: int | None
+    tokens: int
 
 
+# Tokens of our forward passes: a few trees keep a CPU core busy, and memory follows this number. Nothing else is tuned.
 CASES = (
-    Case("hh", "hh_harmless_base_test.jsonl.gz", None),
-    Case("dpo_en_demo", "dpo_en_demo.json", 1024),
-    Case("alpacaeval_pairs", "alpacaeval_pairs.jsonl.gz", None),
-    Case("tiny", None, None),
+    Case("hh", "hh_harmless_base_test.jsonl.gz", None, 1024),
+    Case("dpo_en_demo", "dpo_en_demo.json", 1024, 1024),
+    Case("alpacaeval_pairs", "alpacaeval_pairs.jsonl.gz", None, 1024),
+    Case("tiny", None, None, 2048),
 )
 
 
@@ -104,55 +109,77 @@ def main() -> None:
     if args.measure:
         print(json.dumps(_one_peak(args)))
         return
-    results = []
+    results = _others(args.cases)
     for case in CASES:
         if case.name in args.cases:
             results += _run_case(case, args)
+            print(write_result("dpo_vs_trl", "cpu", results))
     _print(results)
-    print(write_result("dpo_vs_trl", "cpu", results))
+
+
+def _others(cases: Sequence[str]) -> list[dict[str, Any]]:
+    """Results of cases that are not run now."""
+    file = RESULTS / "dpo_vs_trl.cpu.json"
+    return [row for row in json.loads(file.read_text())["cases"] if row["data"] not in cases] if file.exists() else []
 
 
 def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Race the contenders over the batches, then measure each one's memory alone."""
+    """Race ours against each setting of TRL over the batches, then measure each one's memory alone."""
     trees, model = _load(case, args)
     batches = _batches(trees, args.batches)
-    ours, peers = Ours(model), [Peer(setting, model) for setting in PEERS]
-    differences = [_difference(ours, peer, batches[0]) for peer in peers]
-    flops = [_flops(runner.gradients, batches[0]) for runner in (ours, *peers)]
-    least = _least_flops(model, batches[0])
-    times: list[list[float]] = [[] for _ in range(2 + len(peers))]
-    for batch in batches:
-        for column, run in enumerate((ours.step, ours.cold_step, *(peer.step for peer in peers))):
-            times[column].append(_cpu_seconds(run, batch))
-            print(f"{case.name}: {times[column][-1]:.2f} s", file=sys.stderr)
     widest = max(range(len(batches)), key=lambda i: max(map(_longest, batches[i])))
-    memory = [_peak(args, case.name, who, widest) for who in ("ours", *(setting.name for setting in PEERS))]
+    ours = Ours(model, case.tokens)
+    update = _update_seconds(ours, batches[0])
     rows = []
-    for number, setting in enumerate(PEERS):
-        warm = [theirs / own for own, theirs in zip(times[0], times[2 + number], strict=True)]
-        cold = [theirs / own for own, theirs in zip(times[1], times[2 + number], strict=True)]
-        rows.append(
-            {
-                "model": "SmolLM2-135M-Instruct" if case.file else "2x128",
-                "data": case.name,
-                "pairs": PAIRS * len(batches),
-                "peer": f"trl {version('trl')}, {setting.name}",
-                "settings": {**setting.options, "per_device_train_batch_size": PAIRS // setting.accumulate},
-                "ratio_pairs_per_second": _spread(warm),
-                "ratio_pairs_per_second_cold_store": _spread(cold),
-                "ratio_flops": flops[1 + number] / flops[0],
-                "flops_over_minimum": flops[0] / least,
-                "peer_flops_over_minimum": flops[1 + number] / least,
-                "ratio_peak_memory": memory[0] / memory[1 + number],
-                "peak_gib": {"ours": memory[0] / 2**30, "peer": memory[1 + number] / 2**30},
-                "pairs_per_second": {
-                    "ours": PAIRS / statistics.median(times[0]),
-                    "peer": PAIRS / statistics.median(times[2 + number]),
-                },
-                "max_relative_gradient_difference": differences[number],
-            }
-        )
+    for setting in PEERS:
+        peer = Peer(setting, model)
+        row = _race(ours, peer, batches, max(0.0, update))
+        own, other = (_peak(args, case.name, who, widest) for who in ("ours", setting.name))
+        facts = {
+            "date": now(),
+            "model": "SmolLM2-135M-Instruct" if case.file else "2x128",
+            "data": case.name,
+            "pairs": PAIRS * len(batches),
+            "peer": f"trl {version('trl')}, {setting.name}",
+            "settings": {**setting.options, "per_device_train_batch_size": PAIRS // setting.accumulate},
+        }
+        memory = {"ratio_peak_memory": own / other, "peak_gib": {"ours": own / 2**30, "peer": other / 2**30}}
+        rows.append({**facts, **row, **memory})
+        del peer
+        gc.collect()
     return rows
+
+
+def _update_seconds(ours: Ours, batch: list[Tree]) -> float:
+    """CPU seconds of clipping and AdamW; the first update, which makes the moments, is not counted."""
+    ours.step(batch)
+    seconds = max(0.0, _cpu_seconds(ours.step, batch) - _cpu_seconds(ours.gradients, batch))
+    ours.model.zero_grad()
+    return seconds
+
+
+def _race(ours: Ours, peer: Peer, batches: Sequence[list[Tree]], update: float) -> dict[str, Any]:
+    """Take turns over the batches; ``update`` is the seconds of clipping and AdamW, the same for all."""
+    flops = [_counted(runner, batches[0]) for runner in (ours, peer)]
+    difference = _difference(ours.model, peer.model)
+    times: list[list[float]] = [[], [], []]
+    for batch in batches:
+        for column, run in enumerate((ours.gradients, ours.cold_gradients, peer.gradients)):
+            times[column].append(_cpu_seconds(run, batch) + update)
+            ours.model.zero_grad()
+            peer.model.zero_grad()
+        print(f"{peer.setting.name}: " + ", ".join(f"{column[-1]:.2f} s" for column in times), file=sys.stderr)
+    warm, cold, theirs = times
+    least = _least_flops(ours.model, batches[0])
+    return {
+        "ratio_pairs_per_second": _spread([b / a for a, b in zip(warm, theirs, strict=True)]),
+        "ratio_pairs_per_second_cold_store": _spread([b / a for a, b in zip(cold, theirs, strict=True)]),
+        "pairs_per_second": {"ours": PAIRS / statistics.median(warm), "peer": PAIRS / statistics.median(theirs)},
+        "update_seconds": update,
+        "ratio_flops": flops[1] / flops[0],
+        "flops_over_minimum": {"ours": flops[0] / least, "peer": flops[1] / least},
+        "max_relative_gradient_difference": difference,
+    }
 
 
 def _load(case: Case, args: argparse.Namespace) -> tuple[list[Tree], Any]:
@@ -200,12 +227,12 @@ class Ours:
 
     name = "ours"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tokens: int) -> None:
         self.model = copy.deepcopy(model)
-        self.batching = Batching("flat", TOKENS, torch.device("cpu"))
+        self.batching = Batching("flat", tokens, torch.device("cpu"))
         self.objective = PreferenceObjective(choose("sigmoid", beta=BETA))
         optimizer, scheduler = make_optimizer(
-            MasterWeights(self.model).masters, OptimSection(learning_rate=1e-6, schedule="constant", warmup=0), 100
+            MasterWeights(self.model).masters, OptimSection(learning_rate=STILL, schedule="constant", warmup=0), 100
         )
         self.state = TrainState(self.model, optimizer, scheduler)
         self.known: dict[int, list[DataBatch]] = {}
@@ -214,7 +241,7 @@ class Ours:
         source = DataSource(batch, PAIRS, 0, self.batching, live(scorer(self.model)))
         return list(source.sweep())
 
-    def warm(self, batch: list[Tree]) -> list[DataBatch]:
+    def inputs(self, batch: list[Tree]) -> list[DataBatch]:
         """The batch with its reference values, computed at the first call only."""
         if id(batch) not in self.known:
             self.known[id(batch)] = self._prepared(batch)
@@ -222,17 +249,20 @@ class Ours:
 
     def gradients(self, batch: list[Tree]) -> None:
         """Forward and backward of a step."""
-        for part in self.warm(batch):
+        self._backward(self.inputs(batch))
+
+    def _backward(self, parts: Sequence[DataBatch]) -> None:
+        for part in parts:
             terms = self.objective(self.model, part).terms.values()
             torch.stack([term.total * (term.weight / PAIRS) for term in terms]).sum().backward()
 
     def step(self, batch: list[Tree]) -> None:
         """A whole step with a warm store."""
-        train_step(self.state, self.objective, self.warm(batch), 1.0)
+        train_step(self.state, self.objective, self.inputs(batch), 1.0)
 
-    def cold_step(self, batch: list[Tree]) -> None:
-        """A whole step that has to compute the reference first."""
-        train_step(self.state, self.objective, self._prepared(batch), 1.0)
+    def cold_gradients(self, batch: list[Tree]) -> None:
+        """Forward and backward of a step that has to compute the reference first."""
+        self._backward(self._prepared(batch))
 
 
 class Peer:
@@ -269,7 +299,7 @@ class Peer:
         self.trainer.current_gradient_accumulation_steps = setting.accumulate
         self.known: dict[int, list[dict[str, Any]]] = {}
 
-    def _inputs(self, batch: list[Tree]) -> list[dict[str, Any]]:
+    def inputs(self, batch: list[Tree]) -> list[dict[str, Any]]:
         """TRL's own collation of the same ids, with precomputed reference values where the setting has them."""
         if id(batch) in self.known:
             return self.known[id(batch)]
@@ -288,7 +318,7 @@ class Peer:
 
     def gradients(self, batch: list[Tree]) -> None:
         """Forward and backward of a step."""
-        for part in self._inputs(batch):
+        for part in self.inputs(batch):
             self.trainer.training_step(self.model, dict(part))
 
     def step(self, batch: list[Tree]) -> None:
@@ -299,27 +329,23 @@ class Peer:
         self.model.zero_grad()
 
 
-def _difference(ours: Ours, peer: Peer, batch: list[Tree]) -> float:
+def _difference(ours: Any, peer: Any) -> float:
     """The largest difference of any parameter's gradient, relative to that parameter's gradient norm."""
-    ours.gradients(batch)
-    peer.gradients(batch)
-    named = dict(peer.model.named_parameters())
+    named = dict(peer.named_parameters())
     worst = 0.0
-    for name, own in ours.model.named_parameters():
+    for name, own in ours.named_parameters():
         other = named[name].grad
         worst = max(worst, float((own.grad - other).norm() / other.norm()))
-    ours.model.zero_grad()
-    peer.model.zero_grad()
     return worst
 
 
-def _flops(gradients: Callable[[list[Tree]], None], batch: list[Tree]) -> float:
-    """Arithmetic of the matrix products of a forward and backward pass (attention scores aside, for all alike)."""
-    gradients(batch)  # reference values are prepared outside the count
+def _counted(runner: Ours | Peer, batch: list[Tree]) -> float:
+    """Make the gradients of a batch and count their matrix products (attention scores aside, for all alike)."""
+    runner.inputs(batch)  # reference values that are read, not computed, are prepared outside the count
     # The counter knows addmm and not addmm_, which the head's backward uses.
     known = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
-        gradients(batch)
+        runner.gradients(batch)
     return float(counter.get_total_flops())
 
 
@@ -360,7 +386,7 @@ def _one_peak(args: argparse.Namespace) -> dict[str, float]:
     trees, model = _load(case, args)
     batch = _batches(trees, args.batches)[number]
     settings = {setting.name: setting for setting in PEERS}
-    runner = Ours(model) if who == "ours" else Peer(settings[who], model)
+    runner = Ours(model, case.tokens) if who == "ours" else Peer(settings[who], model)
     del model, trees
     runner.step(batch)
     return {"peak": _high_water_mark()}
@@ -386,7 +412,7 @@ def _print(results: Sequence[dict[str, Any]]) -> None:
             f"{speed['median']:.2f} ({speed['min']:.2f}..{speed['max']:.2f})",
             f"{row['ratio_pairs_per_second_cold_store']['median']:.2f}",
             f"{row['ratio_flops']:.2f}",
-            f"{row['flops_over_minimum']:.3f}",
+            f"{row['flops_over_minimum']['ours']:.3f}",
             f"{row['ratio_peak_memory']:.2f}",
             f"{row['max_relative_gradient_difference']:.1e}",
         )

@@ -46,6 +46,9 @@ class ModelSection(Section):
         description="how prompts and responses share rows (docs/design.md); auto: the leanest that it proves equal",
     )
 
+    attention: Literal["auto", "flex"] = Field(
+        default="auto", description="auto: tree by tree; flex: FlexAttention with a block mask, on CUDA only"
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in backward: less memory, about a third more time"
     )

@@ -16,6 +16,9 @@ from trueup.types import TokenTrees
 BY_TREE = "trueup_by_tree"
 """Name under which `by_tree` is an attention implementation of transformers."""
 
+FLEX = "flex_attention"
+"""transformers' name for PyTorch's FlexAttention."""
+
 Attend = Callable[..., tuple[Tensor, Any]]
 """An attention function of transformers: (module, query, key, value, mask, **options) -> (output, weights)."""
 
@@ -118,15 +121,44 @@ def attention_mask(trees: TokenTrees, config: Any) -> Tensor | dict[str, Tensor 
     kinds = set(getattr(config, "layer_types", None) or ())
     if window is None and is_chain(trees):
         return None
-    make = _stand_in if takes_flat(config) and _is_flat(trees) else partial(_over_rows, config=config)
+    make = _maker(trees, config)
     if window is None:
         return make(trees, None)
     windows = {"full_attention": None, "sliding_attention": window}
     return {kind: make(trees, windows[kind]) for kind in kinds} if kinds else make(trees, window)
 
 
-def _is_flat(trees: TokenTrees) -> bool:
-    return trees.tokens.shape[0] == 1 and bool((trees.segment >= 0).all())
+def _maker(trees: TokenTrees, config: Any) -> Callable[[TokenTrees, int | None], Any]:
+    """What makes the mask that this model's attention takes."""
+    kind = getattr(config, "_attn_implementation", None)
+    if kind == FLEX:
+        return _block_mask
+    if kind == BY_TREE and trees.tokens.shape[0] == 1 and bool((trees.segment >= 0).all()):
+        return _stand_in
+    return partial(_over_rows, config=config)
+
+
+def _block_mask(trees: TokenTrees, window: int | None) -> Any:
+    """A sparse block mask for FlexAttention: blocks that nobody sees are not computed."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rows, length = trees.tokens.shape
+    return create_block_mask(sees(trees, window), rows, None, length, length, device=trees.tokens.device)
+
+
+def sees(trees: TokenTrees, window: int | None = None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return FlexAttention's (row, head, column i, column j) -> does i see j; the same relation as ``visibility``."""
+    segment, positions = trees.segment, trees.positions
+    prompt = trees.prompt_of[segment.clamp(min=0)]
+
+    def mask(row: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        own = segment[row, i] == segment[row, j]
+        related = (own | (prompt[row, i] == segment[row, j])) & (segment[row, i] >= 0) & (j <= i)
+        if window is not None:
+            related = related & (positions[row, i] - positions[row, j] < window)
+        return related | (i == j)
+
+    return mask
 
 
 def _over_rows(trees: TokenTrees, window: int | None, config: Any) -> Tensor:
@@ -135,8 +167,8 @@ def _over_rows(trees: TokenTrees, window: int | None, config: Any) -> Tensor:
 
 
 def takes_flat(config: Any) -> bool:
-    """True for a model that attends tree by tree."""
-    return getattr(config, "_attn_implementation", None) == BY_TREE
+    """True for a model whose attention skips what lies between the trees of a row."""
+    return getattr(config, "_attn_implementation", None) in (BY_TREE, FLEX)
 
 
 def _as_taken(visible: Tensor, config: Any) -> Tensor:

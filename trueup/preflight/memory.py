@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from trueup.data.batching import Batching
 from trueup.data.trees import Tree
 from trueup.models.forward import hidden_states, token_scores
+from trueup.models.scoring import response_scores
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ def estimate_memory(model: nn.Module, tree: Tree, batching: Batching, tokens: in
     )
 
 
-def _forward(model: nn.Module, tree: Tree, batching: Batching) -> Tensor:
+def _forward(model: Any, tree: Tree, batching: Batching) -> Tensor:
     batch = batching.collate([tree])
-    if getattr(model, "score", None) is None and tree.responses:
-        return token_scores(model, batch).logps
-    return hidden_states(model, batch)
+    if hasattr(model, "score") or not tree.responses:
+        return hidden_states(model, batch)
+    if model.get_output_embeddings() is None:  # an encoder, which scores whole rows
+        return response_scores(model, batch)
+    return token_scores(model, batch).logps
 
 
 def _saved(model: nn.Module, forward: Callable[[], Tensor]) -> int:

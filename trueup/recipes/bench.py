@@ -26,6 +26,7 @@ from trueup.errors import UserError
 from trueup.health.findings import Finding
 from trueup.health.monitor import Monitor
 from trueup.models import adapters, hub
+from trueup.models.attention import FLEX
 from trueup.preflight.layout import prove_layout
 from trueup.runtime import checkpoint, fingerprint
 from trueup.runtime.device import prepare
@@ -116,6 +117,10 @@ def set_up(config: RecipeConfig, voice: Voice, load: Callable[[RecipeConfig, Any
     seed_globally(config.run.seed, "weights")
     model = load(config, tokenizer).to(device)
     start = fingerprint.of_weights(model)
+    if config.model.attention == "flex":
+        if device.type != "cuda":
+            raise UserError("model.attention: FlexAttention has no backward pass on a CPU; leave it at auto")
+        model.set_attn_implementation(FLEX)
     if config.model.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model = _adapted(config, model)
