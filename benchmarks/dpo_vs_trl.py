@@ -130,11 +130,12 @@ def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     widest = max(range(len(batches)), key=lambda i: max(map(_longest, batches[i])))
     ours = Ours(model, case.tokens)
     update = _update_seconds(ours, batches[0])
+    own = _peak(args, case.name, "ours", widest)
     rows = []
     for setting in PEERS:
         peer = Peer(setting, model)
         row = _race(ours, peer, batches, max(0.0, update))
-        own, other = (_peak(args, case.name, who, widest) for who in ("ours", setting.name))
+        other = _peak(args, case.name, setting.name, widest)
         facts = {
             "date": now(),
             "model": "SmolLM2-135M-Instruct" if case.file else "2x128",
