@@ -4,8 +4,8 @@ python benchmarks/dpo_vs_trl.py --model SmolLM2-135M-Instruct.Q4_1.gguf --data D
 
 Both take the same token ids in batches of 8 pairs and make their gradients in float32 on one thread, taking turns in
 one process, so a slow moment of the machine hits both. Times are CPU seconds; those of clipping and AdamW, the same
-code for both, are measured once and added to each. Peak memory is that of a fresh process which makes one whole step on the
-batch with the longest pair, model and libraries included.
+code for both, are measured once and added to each. Peak memory is that of a fresh process which makes one whole step
+on the batch with the longest pair, model and libraries included.
 
 TRL's settings, all with bf16=False (its default would make gradients incomparable):
 - default: the reference runs beside the policy, activations are computed again in backward;
@@ -66,13 +66,13 @@ class Setting:
 
     name: str
     options: dict[str, Any]
-    accumulate: int = 1
+    at_once: int = PAIRS
 
 
 PEERS = (
     Setting("default", {"gradient_checkpointing": True, "precompute_ref_log_probs": False}),
     Setting("best", {"gradient_checkpointing": False, "precompute_ref_log_probs": True}),
-    Setting("one pair at a time", {"gradient_checkpointing": False, "precompute_ref_log_probs": True}, PAIRS),
+    Setting("one pair at a time", {"gradient_checkpointing": False, "precompute_ref_log_probs": True}, 1),
 )
 
 
@@ -84,12 +84,14 @@ class Case:
     file: str | None
     max_length: int | None
     tokens: int
+    at_once: int = PAIRS
 
 
 # Tokens of our forward passes: a few trees keep a CPU core busy, and memory follows this number. Nothing else is tuned.
+# Pairs of TRL's forward passes: all 8, or what fits in 24 GiB; the rest is accumulated.
 CASES = (
     Case("hh", "hh_harmless_base_test.jsonl.gz", None, 1024),
-    Case("dpo_en_demo", "dpo_en_demo.json", 1024, 1024),
+    Case("dpo_en_demo", "dpo_en_demo.json", 1024, 1024, 2),
     Case("alpacaeval_pairs", "alpacaeval_pairs.jsonl.gz", None, 1024),
     Case("tiny", None, None, 2048),
 )
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="model folder or .gguf")
     parser.add_argument("--data", required=True, help="folder with the data files")
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
-    parser.add_argument("--batches", type=int, default=3, help="batches of 8 pairs, each run by every contender")
+    parser.add_argument("--batches", type=int, default=1, help="batches of 8 pairs, each run by every contender")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -125,24 +127,24 @@ def _others(cases: Sequence[str]) -> list[dict[str, Any]]:
 
 def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Race ours against each setting of TRL over the batches, then measure each one's memory alone."""
+    peaks = {who: _peak(args, case.name, who) for who in ("ours", *(setting.name for setting in PEERS))}
+    own = peaks["ours"]
     trees, model = _load(case, args)
     batches = _batches(trees, args.batches)
-    widest = max(range(len(batches)), key=lambda i: max(map(_longest, batches[i])))
     ours = Ours(model, case.tokens)
     update = _update_seconds(ours, batches[0])
-    own = _peak(args, case.name, "ours", widest)
     rows = []
     for setting in PEERS:
-        peer = Peer(setting, model)
-        row = _race(ours, peer, batches, max(0.0, update))
-        other = _peak(args, case.name, setting.name, widest)
+        peer = Peer(setting, model, min(setting.at_once, case.at_once))
+        row = _race(ours, peer, batches, update, apart=case.file is None)
+        other = peaks[setting.name]
         facts = {
             "date": now(),
             "model": "SmolLM2-135M-Instruct" if case.file else "2x128",
             "data": case.name,
             "pairs": PAIRS * len(batches),
             "peer": f"trl {version('trl')}, {setting.name}",
-            "settings": {**setting.options, "per_device_train_batch_size": PAIRS // setting.accumulate},
+            "settings": {**setting.options, "per_device_train_batch_size": peer.at_once},
         }
         memory = {"ratio_peak_memory": own / other, "peak_gib": {"ours": own / 2**30, "peer": other / 2**30}}
         rows.append({**facts, **row, **memory})
@@ -159,19 +161,31 @@ def _update_seconds(ours: Ours, batch: list[Tree]) -> float:
     return seconds
 
 
-def _race(ours: Ours, peer: Peer, batches: Sequence[list[Tree]], update: float) -> dict[str, Any]:
-    """Take turns over the batches; ``update`` is the seconds of clipping and AdamW, the same for all."""
-    flops = [_counted(runner, batches[0]) for runner in (ours, peer)]
-    difference = _difference(ours.model, peer.model)
+def _race(ours: Ours, peer: Peer, batches: Sequence[list[Tree]], update: float, apart: bool) -> dict[str, Any]:
+    """Take turns over the batches.
+
+    Counting arithmetic costs a little time in Python, more of it for us, who make more calls: nothing beside seconds
+    of matrix products, but much for a tiny model, whose time is taken ``apart``. ``update`` is the seconds of clipping
+    and AdamW, the same for all.
+    """
     times: list[list[float]] = [[], [], []]
     for batch in batches:
-        for column, run in enumerate((ours.gradients, ours.cold_gradients, peer.gradients)):
-            times[column].append(_cpu_seconds(run, batch) + update)
-            ours.model.zero_grad()
-            peer.model.zero_grad()
+        for runner in (ours, peer):  # reference values that are read, not computed, are prepared outside the time
+            runner.inputs(batch)
+            runner.model.zero_grad()
+        flops = []
+        for column, runner in ((0, ours), (2, peer)):
+            with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+                times[column].append(_cpu_seconds(runner.gradients, batch) + update)
+            if apart:
+                times[column][-1] = _cpu_seconds(runner.gradients, batch) + update
+            flops.append(float(counter.get_total_flops()))
+        difference = _difference(ours.model, peer.model)  # of gradients made once, or twice by both
+        ours.model.zero_grad()
+        times[1].append(_cpu_seconds(ours.cold_gradients, batch) + update)
         print(f"{peer.setting.name}: " + ", ".join(f"{column[-1]:.2f} s" for column in times), file=sys.stderr)
     warm, cold, theirs = times
-    least = _least_flops(ours.model, batches[0])
+    least = _least_flops(ours.model, batches[-1])
     return {
         "ratio_pairs_per_second": _spread([b / a for a, b in zip(warm, theirs, strict=True)]),
         "ratio_pairs_per_second_cold_store": _spread([b / a for a, b in zip(cold, theirs, strict=True)]),
@@ -223,6 +237,10 @@ def _longest(tree: Tree) -> int:
     return len(tree.prompt) + max(map(len, tree.responses))
 
 
+# The counter knows addmm and not addmm_, which our head's backward pass uses. Attention scores are counted for neither.
+IN_PLACE = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
+
+
 class Ours:
     """A step of trueup, with the reference's log-probabilities read (warm) or computed first (cold)."""
 
@@ -269,11 +287,11 @@ class Ours:
 class Peer:
     """A step of TRL's ``DPOTrainer``: its collator, its loss, its backward, its optimiser."""
 
-    def __init__(self, setting: Setting, model: Any) -> None:
+    def __init__(self, setting: Setting, model: Any, at_once: int) -> None:
         from datasets import Dataset
         from trl import DPOConfig, DPOTrainer
 
-        self.setting = setting
+        self.setting, self.at_once = setting, at_once
         config = DPOConfig(
             output_dir=tempfile.mkdtemp(),
             use_cpu=True,
@@ -281,8 +299,8 @@ class Peer:
             beta=BETA,
             learning_rate=1e-6,
             lr_scheduler_type="constant",
-            per_device_train_batch_size=PAIRS // setting.accumulate,
-            gradient_accumulation_steps=setting.accumulate,
+            per_device_train_batch_size=at_once,
+            gradient_accumulation_steps=PAIRS // at_once,
             max_length=None,
             report_to="none",
             save_strategy="no",
@@ -296,8 +314,10 @@ class Peer:
             copy.deepcopy(model), reference, config, train_dataset=rows, processing_class=tokenizer
         )
         self.model = self.trainer.model
+        if config.gradient_checkpointing:  # what `Trainer.train` does first
+            self.model.activation_checkpointing_enable(config.gradient_checkpointing_kwargs)
         self.trainer.create_optimizer()
-        self.trainer.current_gradient_accumulation_steps = setting.accumulate
+        self.trainer.current_gradient_accumulation_steps = PAIRS // at_once
         self.known: dict[int, list[dict[str, Any]]] = {}
 
     def inputs(self, batch: list[Tree]) -> list[dict[str, Any]]:
@@ -308,7 +328,7 @@ class Peer:
             {"prompt_ids": list(t.prompt), "chosen_ids": list(t.responses[0]), "rejected_ids": list(t.responses[1])}
             for t in batch
         ]
-        size = PAIRS // self.setting.accumulate
+        size = self.at_once
         parts = [self.trainer.data_collator(rows[start : start + size]) for start in range(0, PAIRS, size)]
         if self.setting.options["precompute_ref_log_probs"]:
             for part in parts:
@@ -340,16 +360,6 @@ def _difference(ours: Any, peer: Any) -> float:
     return worst
 
 
-def _counted(runner: Ours | Peer, batch: list[Tree]) -> float:
-    """Make the gradients of a batch and count their matrix products (attention scores aside, for all alike)."""
-    runner.inputs(batch)  # reference values that are read, not computed, are prepared outside the count
-    # The counter knows addmm and not addmm_, which the head's backward uses.
-    known = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
-    with FlopCounterMode(display=False, custom_mapping=known) as counter:
-        runner.gradients(batch)
-    return float(counter.get_total_flops())
-
-
 def _least_flops(model: Any, batch: list[Tree]) -> float:
     """Forward and backward with every prompt once, nothing padded, the head on response positions only."""
     head = head_of(model).weight.numel()
@@ -368,11 +378,11 @@ def _cpu_seconds(run: Callable[[list[Tree]], None], batch: list[Tree]) -> float:
     return time.process_time() - began
 
 
-def _peak(args: argparse.Namespace, case: str, who: str, batch: int) -> float:
+def _peak(args: argparse.Namespace, case: str, who: str) -> float:
     """Peak resident memory of a fresh process that makes one step, bytes."""
     command = [sys.executable, __file__, "--model", args.model, "--data", args.data, "--batches", str(args.batches)]
     done = subprocess.run(
-        [*command, "--measure", json.dumps([case, who, batch])],
+        [*command, "--measure", json.dumps([case, who])],
         capture_output=True,
         text=True,
         check=True,
@@ -382,12 +392,15 @@ def _peak(args: argparse.Namespace, case: str, who: str, batch: int) -> float:
 
 
 def _one_peak(args: argparse.Namespace) -> dict[str, float]:
-    name, who, number = json.loads(args.measure)
+    name, who = json.loads(args.measure)
     case = next(case for case in CASES if case.name == name)
     trees, model = _load(case, args)
-    batch = _batches(trees, args.batches)[number]
-    settings = {setting.name: setting for setting in PEERS}
-    runner = Ours(model, case.tokens) if who == "ours" else Peer(settings[who], model)
+    batch = max(_batches(trees, args.batches), key=lambda batch: max(map(_longest, batch)))
+    if who == "ours":
+        runner = Ours(model, case.tokens)
+    else:
+        setting = next(setting for setting in PEERS if setting.name == who)
+        runner = Peer(setting, model, min(setting.at_once, case.at_once))
     del model, trees
     runner.step(batch)
     return {"peak": _high_water_mark()}

@@ -42,7 +42,7 @@ ROOMS = {
     "losses": Room(3, "ops types errors", "an unknown loss or option is the user's error"),
     "models": Room(3, "ops types errors"),
     "worlds": Room(3, "data errors", "a third party's world file can be wrong"),
-    "rewards": Room(4, "data models types"),
+    "rewards": Room(4, "errors types ops data models runtime", "a user's function can be wrong; judges keep a cache"),
     "train": Room(5, "errors types stats ops config data losses models runtime worlds rewards"),
     "evaluate": Room(
         5, "errors types stats ops data models runtime worlds rewards health", "a reward model's card ends in findings"

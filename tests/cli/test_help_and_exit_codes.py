@@ -142,6 +142,11 @@ def test_near_misses_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         assert said.err.count("\n") == 1 and f"did you mean {near}?" in said.err and said.out == ""
 
 
+def test_help_is_not_what_anybody_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dpo", "--lr", "1"]) == 2
+    assert "did you mean '--help'" not in capsys.readouterr().err
+
+
 def test_no_verb_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     said = capsys.readouterr()
@@ -211,3 +216,17 @@ def test_our_own_mistakes_are_not_dressed_up_as_the_users(monkeypatch: pytest.Mo
     monkeypatch.setattr(entry.importlib, "import_module", lambda name: fake)
     with pytest.raises(ZeroDivisionError):
         main(["dpo"])
+
+
+def test_a_reader_that_leaves_ends_nothing(tmp_path: Path, lab: Any) -> None:
+    """``trueup ... | head``: the run goes on to its end in silence, and results that nobody takes are no error."""
+    start = ["-m", "trueup", "dpo", "--model", lab.model, "--data", lab.pairs__jsonl, "--optim.steps", "2"]
+    for stream in ("stdout", "stderr"):
+        ends = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
+        command = [sys.executable, *start, "--run.threads", "1", "--out", str(tmp_path / stream)]
+        with subprocess.Popen(command, cwd=ROOT, **ends) as process:  # type: ignore[call-overload]
+            pipe = process.stdout or process.stderr
+            assert pipe is not None
+            pipe.close()
+        assert process.returncode == 0
+        assert (tmp_path / stream / "final" / "model.safetensors").exists()

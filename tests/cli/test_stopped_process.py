@@ -58,11 +58,22 @@ def test_ctrl_c_and_resume(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
     last = error.strip().splitlines()[-1]
     assert last.startswith("trueup: stopped after step ") and last.endswith("--resume goes on from there")
     assert "Traceback" not in error and not (tmp_path / "run" / "final").exists()
+    steps = [int(line.split()[2]) for line in error.splitlines() if line.startswith("grpo: step ")]
+    assert steps and all(step % (STEPS // 20) == 0 for step in steps), "a log file has lines of progress"
 
     process = start(lab, tmp_path / "run", "--resume")
     said, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     assert said == f"{tmp_path / 'run'}/final\n"
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+def test_resume_needs_the_folder_alone(lab: Lab, undisturbed: Path, tmp_path: Path) -> None:
+    process = start(lab, tmp_path / "run")
+    wait_for_steps(process, tmp_path / "run", 5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert main(["grpo", "--out", str(tmp_path / "run"), "--resume"]) == 0
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 

@@ -85,6 +85,8 @@ def test_a_resolved_configuration_reads_back_as_itself(verb: str, tmp_path: Path
         ({"preferense": {"beta": 1}}, "did you mean 'preference'?"),
         ({"beta": 0.1}, "did you mean 'preference.beta'?"),
         ({"data": {}}, "'data.path' is missing (--data.path VALUE)"),
+        ({"preference": {"loss": {"sigmoid": -1}}}, ": preference.loss.sigmoid: Input should be greater than 0"),
+        ({"preference": {"options": {"gamma": "x"}}}, ": preference.options.gamma: Input should be a valid number"),
         ({"optim": {"steps": 0}}, "optim.steps: Input should be greater than 0 (got 0)"),
         ({"optim": {"schedule": "square"}}, "optim.schedule"),
         ({"optim": {"warmup": 1.5}}, "optim.warmup"),

@@ -6,12 +6,14 @@ import gzip
 import os
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from trueup.data.read import read_examples, read_prompts
+from trueup.data.families import EXAMPLES, JUDGED, PAIRS, PROMPTS, Family
+from trueup.data.read import read_examples, read_judged, read_pairs, read_prompts
 from trueup.errors import UserError
 
 GOOD = b'{"prompt": "a", "response": "b"}'
@@ -166,6 +168,50 @@ def test_a_columnar_file_with_two_columns_of_one_name(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(UserError, match="two columns have one name"):
         read_prompts(tmp_path / "rows.parquet").whole()
+
+
+@pytest.mark.parametrize(
+    ("family", "reader"),
+    [(EXAMPLES, read_examples), (PAIRS, read_pairs), (JUDGED, read_judged), (PROMPTS, read_prompts)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_known_shapes_are_told_once_each(tmp_path: Path, family: Family[Any], reader: Any) -> None:
+    with pytest.raises(UserError, match="columns seen: 'x', 'y' \\(null\\)") as caught:
+        reader(written(tmp_path, "rows.jsonl", b'{"x": 1, "y": null}'))
+    told = str(caught.value).split("; known shapes: ")[1].split("; ")
+    assert set(told) <= {shape.label for shape in family.shapes}
+    columns = [frozenset(shape.columns) for shape in family.shapes if shape.label in told]
+    # Short: no two clauses ask for the same columns. Whole: whoever has a shape's columns finds some of them named.
+    assert len(told) <= 6 and len(set(columns)) == len(told)
+    assert all(any(named <= shape.columns.keys() for named in columns) for shape in family.shapes)
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        (
+            b'{"prompt": "a", "x": 1}',
+            "is missing; columns seen: 'prompt', 'x'; give every row the shape of the first: ",
+        ),
+        (b'{"prompt": "a", "response": null}', "is null; columns seen: 'prompt', 'response' (null); "),
+    ],
+)
+def test_a_later_row_without_a_value_says_which_it_is(tmp_path: Path, second: bytes, problem: str) -> None:
+    said = refusal(written(tmp_path, "rows.jsonl", GOOD + b"\n" + second))
+    assert said.startswith(f":2: field 'response' {problem}")
+    assert said.endswith("prompt and response (prompt, response)")
+
+
+def test_a_column_that_is_null_in_the_first_row_is_not_called_absent(tmp_path: Path) -> None:
+    first = b'{"prompt": "a", "response": "b", "label": null}'
+    said = refusal(written(tmp_path, "rows.jsonl", first + b"\n" + first.replace(b"null", b"true")))
+    assert said.startswith(":2: field 'label' is in this row, but is null in the first; ")
+
+
+def test_many_columns_are_counted_not_listed(tmp_path: Path) -> None:
+    cells = ", ".join(f'"c{i}": {i}' for i in range(40))
+    said = refusal(written(tmp_path, "rows.jsonl", f"{{{cells}}}".encode()))
+    assert "'c0', 'c1', " in said and "'c11' and 28 more; " in said and "'c12'" not in said
 
 
 def test_column_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trueup.data.read import read_pairs
+from trueup.data.read import read_examples, read_pairs, read_prompts
 from trueup.data.records import Message, Pair
 from trueup.errors import UserError
 
@@ -42,6 +42,11 @@ def refusal(folder: Path, *rows: Any) -> str:
     ("row", "shape"),
     [
         ({"prompt": "Name a fruit.", "chosen": "Plum.", "rejected": "Pea."}, "pair of responses"),
+        ({"question": "Name a fruit.", "chosen": "Plum.", "rejected": "Pea."}, "question and pair of responses"),
+        ({"system": " ", "question": "Name a fruit.", "chosen": "Plum.", "rejected": "Pea."}, "question and pair"),
+        ({"system": None, "question": "Name a fruit.", "chosen": "Plum.", "rejected": "Pea."}, "question and pair"),
+        ({"instruction": "Name a fruit.", "chosen": "Plum.", "rejected": "Pea."}, "Alpaca pair"),
+        ({"instruction": "Name a fruit.", "input": "", "chosen": "Plum.", "rejected": "Pea."}, "Alpaca pair"),
         ({"prompt": [ASK], "chosen": [PLUM], "rejected": [PEA]}, "chat prompt and pair of responses"),
         ({"chosen": [ASK, PLUM], "rejected": [ASK, PEA]}, "pair of dialogues"),
         ({"prompt": "Name a fruit.", "chosen": [ASK, PLUM], "rejected": [ASK, PEA]}, "pair of dialogues with"),
@@ -55,6 +60,29 @@ def test_one_preference_is_the_same_pair_in_every_shape(tmp_path: Path, row: Any
     assert loaded.records == (Pair((Message("user", "Name a fruit."),), "Plum.", "Pea.", f"{path}:1", None),)
     assert loaded.shape.startswith(shape)
     assert (loaded.dropped, loaded.unused) == ({}, ())
+
+
+def test_the_system_column_is_the_turn_before_the_question(tmp_path: Path) -> None:
+    row = {"chosen": "Plum.", "rejected": "Pea.", "question": " Name a fruit.\n", "system": "Be brief. "}
+    bare = {"chosen": "Plum.", "rejected": "Pea.", "question": "Another?"}
+    first, second = read_pairs(write(tmp_path, row, bare)).records
+    assert first.prompt == (Message("system", "Be brief. "), Message("user", " Name a fruit.\n"))
+    assert second.prompt == (Message("user", "Another?"),)
+    assert read_prompts(write(tmp_path, row)).records[0].prompt == first.prompt
+
+
+def test_an_alpaca_pair_has_the_prompt_of_an_alpaca_example(tmp_path: Path) -> None:
+    told = {"instruction": "Translate.", "input": "  chat\n"}
+    (pair,) = read_pairs(write(tmp_path, told | {"chosen": "cat", "rejected": "chat"})).records
+    assert pair.prompt == read_examples(write(tmp_path, told | {"output": "cat"})).records[0].prompt
+    assert pair.prompt[0].content.endswith("\n\n  chat\n")
+
+
+@pytest.mark.parametrize("beside", ["question", "instruction"])
+def test_dialogues_are_read_as_such_whatever_text_stands_beside_them(tmp_path: Path, beside: str) -> None:
+    loaded = read_pairs(write(tmp_path, {"chosen": [ASK, PLUM], "rejected": [ASK, PEA], beside: "Name a fruit."}))
+    assert loaded.shape.startswith("pair of dialogues (")
+    assert loaded.unused == (beside,)
 
 
 def test_best_and_worst_scored_responses_make_the_pair(tmp_path: Path) -> None:
@@ -197,6 +225,13 @@ def test_hh_dialogues_split_at_turns_wherever_the_two_sides_agree(
         ({"prompt": "x", "chosen": [ASK, PLUM], "rejected": [ASK, PEA]}, "prompt", "is not a turn"),
         ({"chosen": [ASK], "rejected": [ASK, PEA]}, "chosen", "ends with the user's turn"),
         ({"chosen": "Plum.", "rejected": "Pea."}, "chosen", "does not begin with"),
+        ({"query": "q", "chosen": "a", "rejected": "b"}, "chosen", "columns seen: 'query', 'chosen', 'rejected'; add"),
+        ({"question": None, "chosen": "a", "rejected": "b"}, "chosen", "columns seen: 'question' (null), 'chosen'"),
+        ({"question": 5, "chosen": "a", "rejected": "b"}, "question", "must be text, but is a number"),
+        ({"question": "q", "system": 5, "chosen": "a", "rejected": "b"}, "system", "is a number"),
+        ({"question": " ", "chosen": "a", "rejected": "b"}, "question", "is empty"),
+        ({"instruction": "i", "input": ["x"], "chosen": "a", "rejected": "b"}, "input", "is a list"),
+        ({"instruction": "i", "chosen": "a", "rejected": ""}, "rejected", "is empty"),
         ({"chosen": "x\n\nHuman: a\n\nAssistant: b", "rejected": "c"}, "chosen", "does not begin with"),
         ({"conversations": [HUMAN], "chosen": HUMAN, "rejected": PEA_TURN}, "chosen", "spoken by the user"),
         ({"conversations": [HUMAN, PLUM_TURN], "chosen": PLUM_TURN, "rejected": PEA_TURN}, "conversations", "ends"),
@@ -207,7 +242,8 @@ def test_hh_dialogues_split_at_turns_wherever_the_two_sides_agree(
         ({"prompt": "p", "responses": ["a", ""], "scores": [1, 2]}, "responses", "responses[1]"),
         ({"prompt": "p", "responses": ["a", "b"], "scores": [1, 10**400]}, "scores", "finite"),
         (GOOD | {"margin": "big"}, "margin", "must be a number, but is text"),
-        (GOOD | {"score_chosen": 3}, "score_chosen", "has no partner"),
+        (GOOD | {"score_chosen": 3}, "score_chosen", "'score_rejected' is missing"),
+        (GOOD | {"score_chosen": 3, "score_rejected": None}, "score_chosen", "'score_rejected' is null"),
     ],
 )
 def test_a_cell_that_cannot_be_used_is_named(tmp_path: Path, row: Any, field: str, problem: str) -> None:
@@ -220,6 +256,29 @@ def test_examples_to_imitate_are_sent_to_sft(tmp_path: Path) -> None:
     assert "`trueup sft`" in refusal(tmp_path, {"instruction": "a", "input": "", "output": "b"})
 
 
+def test_a_misspelt_column_is_told_to_whom_it_is_one_of_the_shapes(tmp_path: Path) -> None:
+    row = {"qestion": "q", "choosen": "a", "rejected": "b"}
+    assert "('qestion'; did you mean 'question'?)" in refusal(tmp_path, row)
+    with pytest.raises(UserError, match="no known shape of examples") as caught:
+        read_examples(write(tmp_path, row))
+    assert "question'?" not in str(caught.value)  # no shape of examples has it
+
+
 def test_pairs_and_scored_responses_in_one_file_are_ambiguous(tmp_path: Path) -> None:
     said = refusal(tmp_path, GOOD | {"responses": ["a", "b"], "scores": [1, 2]})
     assert "pair of responses (prompt, chosen, rejected) and scored responses (prompt, responses, scores)" in said
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        (("prompt", "question"), ["pair of responses (", "question and pair of responses ("]),
+        (("prompt", "instruction"), ["pair of responses (", "Alpaca pair ("]),
+        (("question", "instruction"), ["question and pair of responses (", "Alpaca pair ("]),
+    ],
+)
+def test_two_columns_that_may_both_be_the_prompt_are_ambiguous(
+    tmp_path: Path, told: tuple[str, ...], names: list[str]
+) -> None:
+    said = refusal(tmp_path, {**dict.fromkeys(told, "p"), "chosen": "a", "rejected": "b"})
+    assert "fits several shapes: " + names[0] in said and f" and {names[1]}" in said

@@ -64,7 +64,7 @@ def test_study_files_plan(tmp_path: Path) -> None:
         assert len(seen) == len(jobs)
 
 
-@pytest.mark.parametrize("example", ["log_probabilities.py", "compare_two_models.py"])
+@pytest.mark.parametrize("example", ["log_probabilities.py", "compare_two_models.py", "reward_file.py"])
 def test_examples_run(example: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -48,8 +48,8 @@ def once(names: list[str]) -> set[str]:
 
 
 def family(name: str) -> str:
-    """A metric's row: part names of a world's gold score, and of a loss, share one."""
-    name = name.removeprefix("eval/")
+    """A metric's row: part names of a world's gold score, of a loss and of a reward share one."""
+    name = re.sub(r"^rewards/.+/", "rewards/NAME/", name.removeprefix("eval/"))
     return re.sub(r"^(gold|loss)/.+$", r"\1/NAME", name)
 
 
@@ -76,8 +76,12 @@ def run_metrics(tiny_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> set[
         lab = tiny_lab.build(root)
         held = {"sft": "held_examples.jsonl", "reward-causal": "held.jsonl", "dpo": "held.jsonl"}
         held |= {"orpo": "held.jsonl", "kto": "held_judged.jsonl"}
-        for variant in tiny_lab.VARIANTS:
-            verb, values = tiny_lab.settings(lab)[variant]
+        settings = tiny_lab.settings(lab)
+        verb, values = settings["grpo"]
+        parts = {**values["rollout"], "reward": [{"kind": "words", "at_most": 2}]}
+        settings["grpo-parts"] = (verb, {**values, "rollout": parts})
+        for variant in (*tiny_lab.VARIANTS, "grpo-parts"):
+            verb, values = settings[variant]
             if variant in held:
                 values = {**values, "data": {**values["data"], "validation": str(root / held[variant])}}
             tiny_lab.run_config(verb, values, root / "runs" / variant)
@@ -92,8 +96,9 @@ def evaluation_metrics() -> set[str]:
 
 
 def test_every_metric_has_a_row_and_every_row_a_metric(run_metrics: set[str]) -> None:
-    # "pairs/identical" is written only in steps that have such pairs, which a short run may not.
-    made = {family(name) for name in run_metrics | evaluation_metrics()} | {"pairs/identical"}
+    # Written only in steps that have such pairs or responses, which a short run may not.
+    rare = {"pairs/identical", "rewards/NAME/applicable"}
+    made = {family(name) for name in run_metrics | evaluation_metrics()} | rare
     table = page("metrics").split("\n## Items\n")[0]  # what follows lists fields of files
     assert once(TABULATED.findall(table)) == made
 

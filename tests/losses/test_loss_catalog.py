@@ -167,6 +167,12 @@ def test_lookup_within_a_family_does_not_know_the_others() -> None:
     assert "clipped_value" not in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "here"), [("dpo", "'sigmoid'"), ("cDPO", "label_smoothing"), ("kto", "trueup kto")])
+def test_names_from_elsewhere_are_told_what_they_are_here(name: str, here: str) -> None:
+    with pytest.raises(UserError, match=f"is called '{name}'; .*{here}.*; known:"):
+        lookup(name, "preference")
+
+
 @pytest.mark.parametrize(
     ("name", "option"),
     [("hinge", "label_smoothing"), ("ipo", "gamma"), ("simpo", "label_smoothing"), ("sft", "beta"), ("kto", "delta")],

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trueup.losses.policy import cispo, clipped_ratio, clipped_surrogate, clipped_value, sequence_ratio
+from trueup.losses.policy import cispo, clipped_ratio, clipped_surrogate, clipped_value
+from trueup.losses.ratios import sequence_ratio
 
 LOG_RATIO = st.floats(-3.0, 3.0)
 ADVANTAGE = st.floats(-5.0, 5.0).filter(lambda a: abs(a) > 1e-3)

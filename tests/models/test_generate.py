@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from trueup.data.trees import Tree, collate
+from trueup.models import adapters
 from trueup.models.forward import token_scores
-from trueup.models.generate import Sample, draw, sample
+from trueup.models.generate import Sample, sample
 from trueup.types import Decoding
 
 VOCABULARY = 31
@@ -38,6 +38,7 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
 
 MODELS = {name: build(name) for name in CONFIGS}
 LLAMA = MODELS["llama"]
+EXACT = build("llama", torch.float64)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -86,6 +87,20 @@ def test_dropout_is_off_while_sampling_and_back_on_after() -> None:
     assert not model.training
 
 
+def test_a_model_with_adapters_is_sampled_with_them() -> None:
+    plain = build("llama")
+    plain.name_or_path = "base"
+    model = adapters.attach(plain, "base", rank=2)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight.data, std=0.5, generator=generator())
+    groups = sampled(model, 4, Decoding(max_new_tokens=8))
+    found = torch.cat([s.logps for group in groups for s in group])
+    torch.testing.assert_close(found, scored(model, groups, 1.0), rtol=0, atol=1e-4)
+    with model.disable_adapter():
+        assert not torch.allclose(found, scored(model, groups, 1.0), atol=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_give_float32_log_probabilities(dtype: torch.dtype) -> None:
     groups = sampled(build("llama", dtype), 2, Decoding(max_new_tokens=5))
@@ -103,54 +118,6 @@ def test_samples_follow_the_distribution_they_are_said_to_follow() -> None:
     expected = (logits / 1.5).softmax(dim=0)
     error = (expected * (1 - expected) / 20_000).sqrt()
     assert ((found - expected).abs() < 4.5 * error + 1e-4).all()
-
-
-LOGITS = st.lists(st.integers(-120, 120), min_size=2, max_size=12, unique=True).map(lambda z: [n / 20 for n in z])
-
-
-def kept(logits: list[float], decoding: Decoding) -> dict[int, float]:
-    """Tokens that 300 draws return, each with the probability it is said to have."""
-    rows = torch.tensor([logits]).repeat(300, 1)
-    picked, logps = draw(rows, decoding, generator())
-    return dict(zip(picked.tolist(), logps.exp().tolist(), strict=True))
-
-
-@settings(max_examples=60, deadline=None)
-@given(logits=LOGITS, k=st.integers(1, 14), temperature=st.floats(0.3, 3))
-def test_top_k_draws_from_the_k_most_probable_renormalised(logits: list[float], k: int, temperature: float) -> None:
-    allowed = sorted(range(len(logits)), key=lambda i: -logits[i])[:k]
-    weight = (torch.tensor(logits, dtype=torch.float64) / temperature).exp()
-    for token, probability in kept(logits, Decoding(temperature=temperature, top_k=k)).items():
-        assert token in allowed
-        assert probability == pytest.approx(float(weight[token] / weight[allowed].sum()), rel=1e-3, abs=1e-6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(logits=LOGITS, top_p=st.floats(0.05, 0.99), temperature=st.floats(0.3, 3))
-def test_top_p_draws_from_the_smallest_sufficient_set_renormalised(
-    logits: list[float], top_p: float, temperature: float
-) -> None:
-    probabilities = (torch.tensor(logits, dtype=torch.float64) / temperature).softmax(dim=0)
-    order = probabilities.argsort(descending=True).tolist()
-    # A threshold within rounding of a boundary: either set is right.
-    assume(all(abs(float(probabilities[order[:n]].sum()) - top_p) > 1e-5 for n in range(1, len(order))))
-    allowed, mass = [], 0.0
-    for token in order:
-        if mass >= top_p:
-            break
-        allowed.append(token)
-        mass += float(probabilities[token])
-    found = kept(logits, Decoding(temperature=temperature, top_p=top_p))
-    assert set(found) <= set(allowed)
-    for token, probability in found.items():
-        assert probability == pytest.approx(float(probabilities[token]) / mass, rel=1e-3, abs=1e-6)
-
-
-def test_top_k_and_top_p_together_cut_first_and_then_take_the_nucleus() -> None:
-    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().tolist()
-    # Of the best three, renormalised to 4/9, 3/9, 2/9, the first two reach 0.7.
-    found = kept(logits, Decoding(top_k=3, top_p=0.7))
-    assert found == pytest.approx({0: 4 / 7, 1: 3 / 7}, rel=1e-4)
 
 
 def test_the_cut_reaches_the_sampler() -> None:
@@ -180,12 +147,38 @@ def test_a_batch_of_unequal_prompts_equals_one_at_a_time(name: str) -> None:
     assert len(set(map(str, together))) == len(PROMPTS), "the prompts must not all lead to one answer"
 
 
+@pytest.mark.parametrize("max_rows", [1, 2, 4, 7, 1000])
+def test_how_responses_are_batched_changes_none_of_them(max_rows: int) -> None:
+    """In float64 rounding cannot move a draw; more draws and a higher cap only add to what was there."""
+    decoding = Decoding(max_new_tokens=16)
+    whole = tokens(sampled(EXACT, 3, decoding))
+    assert len({response for group in whole for response in group}) > 10
+    assert tokens(sampled(EXACT, 3, decoding, max_rows=max_rows)) == whole
+    more = tokens(sampled(EXACT, 5, decoding, max_rows=max_rows))
+    assert [group[:3] for group in more] == whole
+    longer = tokens(sampled(EXACT, 3, Decoding(max_new_tokens=40), max_rows=max_rows))
+    assert [[response[:16] for response in group] for group in longer] == whole
+    fewer = sample(EXACT, PROMPTS[:2], 3, decoding, STOPS, generator(), max_rows=max_rows)
+    assert tokens(fewer) == whole[:2]
+
+
 @pytest.mark.parametrize("max_rows", [1, 4, 1000])
-def test_answers_come_in_the_order_of_the_prompts_however_they_are_cut(max_rows: int) -> None:
+def test_answers_come_in_the_order_of_the_prompts(max_rows: int) -> None:
     decoding = Decoding(temperature=0, max_new_tokens=16)
-    assert tokens(sampled(LLAMA, 2, decoding, max_rows=max_rows)) == tokens(sampled(LLAMA, 2, decoding))
     backwards = sample(LLAMA, PROMPTS[::-1], 2, decoding, STOPS, generator(), max_rows=max_rows)
     assert tokens(backwards)[::-1] == tokens(sampled(LLAMA, 2, decoding))
+
+
+@pytest.mark.parametrize(("draws", "max_rows"), [(10, 3), (3, 7), (4, 4)])
+def test_no_more_rows_are_in_flight_than_allowed(draws: int, max_rows: int) -> None:
+    rows = computed(LLAMA, lambda: sampled(LLAMA, draws, Decoding(max_new_tokens=6), max_rows=max_rows))
+    assert max(n for n, _ in rows) == max_rows // draws * draws or max_rows
+
+
+def test_two_samplings_with_one_generator_differ() -> None:
+    rng = generator()
+    first, second = (sample(LLAMA, PROMPTS, 3, Decoding(max_new_tokens=8), STOPS, rng) for _ in range(2))
+    assert tokens(first) != tokens(second)
 
 
 def test_one_seed_gives_one_set_of_samples_and_another_gives_another() -> None:
@@ -224,20 +217,27 @@ def test_without_terminators_every_response_is_cut_at_the_cap() -> None:
     assert all(len(s.tokens) == 6 and not s.ended for group in groups for s in group)
 
 
-def test_no_forward_pass_is_made_after_the_last_response_has_ended() -> None:
-    rows: list[int] = []
-    hook = LLAMA.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: rows.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+def computed(model: Any, work: Callable[[], Any]) -> list[tuple[int, int]]:
+    """Rows and columns of each forward pass."""
+    shapes: list[tuple[int, int]] = []
+    hook = model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    groups = sampled(LLAMA, 4, Decoding(max_new_tokens=100))
+    work()
     hook.remove()
+    return shapes
+
+
+def test_nothing_is_computed_for_a_response_that_has_ended() -> None:
+    groups: list[list[Sample]] = []
+    shapes = computed(LLAMA, lambda: groups.extend(sampled(LLAMA, 4, Decoding(max_new_tokens=100))))
     lengths = [len(s.tokens) for group in groups for s in group]
     assert max(lengths) < 100
-    assert rows[0] == len(PROMPTS), "a prompt is computed once for all its draws"
-    still_going = [sum(n > t for n in lengths) for t in range(1, max(lengths))]
-    assert len(rows) == 1 + len(still_going)
-    for computed, needed in zip(rows[1:], still_going, strict=True):
-        assert needed <= computed <= 1.25 * needed, "hardly any row is computed for a response that has ended"
+    steps = [sum(n > t for n in lengths) for t in range(1, max(lengths))]
+    assert shapes[-len(steps) :] == [(rows, 1) for rows in steps]
+    prefills = shapes[: -len(steps)]
+    assert sum(rows for rows, _ in prefills) == len(PROMPTS), "a prompt is computed once for all its draws"
+    assert sum(rows * columns for rows, columns in prefills) <= 1.125 * sum(map(len, PROMPTS))
 
 
 def test_no_prompts_give_no_samples() -> None:

@@ -61,3 +61,21 @@ def test_gradients_are_the_derivatives_and_shape_is_kept(estimator) -> None:
     theirs = torch.linspace(-1, -3, 6, dtype=torch.float64).view(2, 3)
     assert estimator(ours, theirs).shape == (2, 3)
     assert torch.autograd.gradcheck(lambda logps: estimator(logps, theirs), (ours,))
+
+
+@pytest.mark.parametrize("away", [89.0, 150.0, 800.0])
+def test_k3_of_a_token_that_the_policy_has_dropped_is_large_and_not_infinite(away: float) -> None:
+    ours, theirs = both(-away, 0.0, torch.float32)
+    ours.requires_grad_()
+    assert torch.expm1(-ours).isinf().all() == (away > 88.8), "written out it overflows"
+    found = k3(ours, theirs)
+    (slope,) = torch.autograd.grad(found.sum(), ours)
+    assert found.isfinite().all() and found > 1e17
+    # A larger log-probability is still asked for, and the square of the slope still has a float32.
+    assert slope < -1e17 and slope.square().isfinite().all()
+
+
+def test_below_forty_nats_k3_is_what_it_is_written_as() -> None:
+    ours = torch.linspace(-40.0, 40.0, 161, dtype=torch.float64)
+    written_out = torch.expm1(-ours) + ours
+    assert torch.equal(k3(ours, torch.zeros_like(ours)), written_out)

@@ -1,21 +1,18 @@
-"""Credit: generalised advantage estimation, group-relative advantages, whitening."""
+"""Returns: generalised advantage estimation, rewards to go, the price of length, whitening."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trueup.ops.returns import gae, group_relative, pad_by_branch, whiten
+from trueup.ops.returns import gae, overlong_penalty, pad_by_branch, to_go, whiten
 
 NUMBER = st.floats(-5, 5)
 EPISODES = st.lists(st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=7), min_size=1, max_size=5)
 UNIT = st.floats(0, 1)
-GROUPS = st.lists(st.lists(NUMBER, min_size=2, max_size=6), min_size=1, max_size=5)
-SCALES = ("group", "batch", "none")
 
 Episodes = list[list[tuple[float, float]]]
 
@@ -80,67 +77,20 @@ def test_a_response_without_tokens_takes_nothing_from_its_neighbours() -> None:
     assert mask.tolist() == [[True], [False], [True]]
 
 
-def shuffled(groups: list[list[float]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards in random order with their groups: neither sorted nor adjacent."""
-    rewards = torch.tensor([r for group in groups for r in group], dtype=torch.float64)
-    group = torch.tensor([g for g, rows in enumerate(groups) for _ in rows])
-    order = torch.randperm(len(rewards), generator=torch.Generator().manual_seed(len(rewards)))
-    return rewards[order], group[order], order
-
-
-@settings(max_examples=80, deadline=None)
-@given(GROUPS, st.sampled_from(SCALES))
-def test_advantages_of_a_group_sum_to_zero(groups: list[list[float]], scale: str) -> None:
-    rewards, group, _ = shuffled(groups)
-    found, _ = group_relative(rewards, group, scale)
-    sums = torch.zeros(len(groups), dtype=torch.float64).index_add(0, group, found)
-    torch.testing.assert_close(sums, torch.zeros_like(sums), rtol=0, atol=1e-8)
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(NUMBER, min_size=1, max_size=5), st.integers(2, 9), st.sampled_from(SCALES))
-def test_groups_of_equal_rewards_have_exactly_zero(values: list[float], size: int, scale: str) -> None:
-    for dtype in (torch.float32, torch.float64):
-        rewards = torch.tensor(values, dtype=dtype).repeat_interleave(size)
-        group = torch.arange(len(values)).repeat_interleave(size)
-        found, _ = group_relative(rewards, group, scale)
-        assert (found == 0).all()
-
-
 @settings(max_examples=60, deadline=None)
-@given(GROUPS)
-def test_the_three_scales_by_numpy(groups: list[list[float]]) -> None:
-    rewards, group, order = shuffled(groups)
-    centred = np.concatenate([np.array(g) - np.mean(g) for g in groups])[order]
-    spread = np.concatenate([np.full(len(g), np.std(g, ddof=1)) for g in groups])[order]
-    by_scale = {"group": spread + 1e-4, "batch": np.std(centred, ddof=1) + 1e-4, "none": np.ones(len(centred))}
-    for scale, divisor in by_scale.items():
-        found, group_std = group_relative(rewards, group, scale)
-        assert found.numpy() == pytest.approx(centred / divisor, abs=2e-4)
-        assert group_std.numpy() == pytest.approx(spread, abs=1e-12)
+@given(EPISODES, NUMBER)
+def test_rewards_to_go_are_the_reward_less_what_is_still_to_pay(episodes: Episodes, reward: float) -> None:
+    penalty, _, branch = flat(episodes)
+    found = to_go(torch.full((len(episodes),), reward, dtype=torch.float64), penalty, branch)
+    expected = [reward - sum(p for p, _ in episode[t:]) for episode in episodes for t in range(len(episode))]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_more_reward_is_more_advantage_and_the_origin_does_not_count(scale: str) -> None:
-    rewards, group = torch.tensor([1.0, 2.0, 4.0, -3.0, -2.5, -9.0]), torch.tensor([0, 0, 0, 1, 1, 1])
-    found, _ = group_relative(rewards, group, scale)
-    for rows in (slice(0, 3), slice(3, 6)):
-        assert torch.equal(found[rows].argsort(), rewards[rows].argsort())
-    offset = torch.tensor([10.0, -10.0])[group]
-    torch.testing.assert_close(group_relative(rewards + offset, group, scale)[0], found, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("scale", SCALES)
-def test_a_group_of_one_teaches_nothing(scale: str) -> None:
-    found, _ = group_relative(torch.tensor([1.0, 5.0, 2.0]), torch.tensor([1, 0, 1]), scale)
-    assert found[1] == 0.0
-    assert found[0] < 0.0 < found[2]
-
-
-def test_an_outlier_in_one_group_does_not_silence_another() -> None:
-    rewards, group = torch.tensor([0.0, 1.0, 0.0, -1e7]), torch.tensor([0, 0, 1, 1])
-    found, _ = group_relative(rewards, group, "group")
-    assert found[:2].tolist() == pytest.approx([-0.7071, 0.7071], abs=1e-3)
+def test_length_costs_nothing_up_to_the_buffer_and_one_at_the_cap() -> None:
+    """Yu et al. 2025, Eq. 13, with a cap of 20 and a buffer of 4: the length as it is, an eighth at a time."""
+    length = torch.tensor([1, 15, 16, 17, 18, 20])
+    assert overlong_penalty(length, cap=20, buffer=4).tolist() == [0.0, 0.0, 0.0, -0.25, -0.5, -1.0]
+    assert overlong_penalty(length, cap=20, buffer=20).tolist() == pytest.approx((-length / 20).tolist())
 
 
 @given(st.lists(NUMBER, min_size=2, max_size=20))

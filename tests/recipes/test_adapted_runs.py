@@ -53,6 +53,54 @@ def test_our_loader_merges_it(run: Path) -> None:
     assert hub.load_tokenizer(str(run / "final")).eos_token_id is not None
 
 
+def test_the_adapter_names_its_base_wherever_it_is_loaded_from(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab.root)
+    verb, values = settings(lab)["dpo"]
+    run_config(verb, {**values, "model": {"path": "model"}, "lora": {"rank": 2}}, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    hub.load_causal(str(tmp_path / "run" / "final"))
+
+
+def test_all_weights_of_an_adapted_model_can_be_tuned_on(lab: Lab, run: Path, tmp_path: Path) -> None:
+    verb, values = settings(lab)["dpo"]
+    run_config(verb, {**values, "model": {"path": str(run / "final")}}, tmp_path / "run")
+    tuned, start = (logps(hub.load_causal(str(folder / "final"))) for folder in (tmp_path / "run", run))
+    assert (tuned - start).abs().max() > 1e-3
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["trainable"] == manifest["parameters"]
+
+
+def test_adapters_over_adapters_keep_what_both_learnt(lab: Lab, run: Path, tmp_path: Path) -> None:
+    """A new adapter on the first one's base alone would forget the first; peft must find what it was trained on."""
+    verb, values = settings(lab)["dpo"]
+    again = {**values, "model": {"path": str(run / "final")}, "lora": {"rank": 2}}
+    run_config(verb, again, tmp_path / "again")
+    second = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "again" / "final")
+    start = logps(hub.load_causal(str(run / "final")))
+    assert (logps(second) - start).abs().max() > 1e-3, "the second one learnt something"
+    with second.disable_adapter():
+        torch.testing.assert_close(logps(second), start, rtol=1e-5, atol=1e-5)
+    merged = hub.load_causal(str(tmp_path / "again" / "final"))
+    torch.testing.assert_close(logps(merged), logps(second), rtol=1e-5, atol=1e-5)
+
+
+def test_a_reward_model_starts_from_base_and_adapter(lab: Lab, run: Path) -> None:
+    causal, scorer_model = hub.load_causal(str(run / "final")), hub.load_scorer(str(run / "final"))
+    theirs = dict(causal.named_parameters())
+    for name, weight in scorer_model.named_parameters():
+        assert weight.requires_grad
+        assert name.startswith("score.") or torch.equal(weight, theirs[name]), name
+
+
+def test_an_adapter_whose_base_is_elsewhere_is_refused_with_the_file_to_correct(run: Path, tmp_path: Path) -> None:
+    config = json.loads((run / "final" / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "some/model"}))
+    with pytest.raises(UserError, match=r"adapter_config\.json: adapts the model 'some/model'.*base_model_name"):
+        hub.load_causal(str(tmp_path))
+
+
 def test_only_the_adapters_are_trained(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     assert 0 < manifest["trainable"] < manifest["parameters"] / 2

@@ -53,7 +53,7 @@ def test_ctrl_c_loses_nothing(lab: Lab, uninterrupted: Uninterrupted, variant: s
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("variant", ["reward-encoder", "dpo-sampled", "ppo-shared"])
+@pytest.mark.parametrize("variant", ["reward-encoder", "dpo-sampled", "ppo-shared", "grpo-dapo"])
 def test_stopped_after_every_single_step(lab: Lab, uninterrupted: Uninterrupted, variant: str, tmp_path: Path) -> None:
     for step in range(1, OPTIM["steps"]):
         interrupt(lab, variant, tmp_path / "run", step, resume=step > 1)

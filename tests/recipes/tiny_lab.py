@@ -147,15 +147,31 @@ def settings(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
         "kto": ("kto", {"model": start, "data": judged, "optim": OPTIM}),
         "kto-bco": ("kto", {"model": start, "data": judged, "optim": OPTIM, "kto": {"loss": "bco"}}),
         "ppo-separate": ("ppo", {**online, "rollout": causal_reward}),
-        "ppo-shared": ("ppo", {**online, "rollout": ROLLOUT | {"reward": lab.encoder}, "ppo": {"critic": "shared"}}),
+        "ppo-shared": (
+            "ppo",
+            {
+                **online,
+                "rollout": ROLLOUT | {"reward": lab.encoder},
+                "ppo": {"critic": "shared", "kl_placement": "loss", "kl_target": 0.5, "whiten_rewards": True},
+            },
+        ),
         "grpo": ("grpo", {**online, "rollout": causal_reward, "grpo": {"group_size": 3}}),
+        "grpo-dapo": (
+            "grpo",
+            {
+                **online,
+                "rollout": causal_reward | {"resample_zero_spread": 2, "mask_truncated": True, "overlong_buffer": 3},
+                "grpo": {"variant": "dapo", "group_size": 2},
+            },
+        ),
+        "rloo": ("rloo", {**online, "rollout": causal_reward, "rloo": {"group_size": 2}}),
     }
 
 
 VARIANTS = (
     *("sft", "reward-causal", "reward-encoder"),
     *("dpo", "dpo-sampled", "dpo-mixture", "dpo-moving", "orpo", "kto", "kto-bco"),
-    *("ppo-separate", "ppo-shared", "grpo"),
+    *("ppo-separate", "ppo-shared", "grpo", "grpo-dapo", "rloo"),
 )
 """The keys of ``settings``, for test parameters."""
 

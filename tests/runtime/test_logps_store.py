@@ -63,8 +63,8 @@ def test_a_copied_folder_serves(tmp_path: Path) -> None:
 def test_a_cut_file_is_refused_with_its_place(tmp_path: Path) -> None:
     store = LogpsStore(tmp_path, PARTS, offsets([3]))
     (store.folder / "logps.f32").write_bytes(b"1234")
-    with pytest.raises(UserError, match=rf"{store.folder.name}.*4 bytes, not 12"):
-        LogpsStore(tmp_path, PARTS, offsets([3]))
+    with pytest.raises(UserError, match=rf"{store.folder.name}.*4 bytes, not 12.*another --kto\.store"):
+        LogpsStore(tmp_path, PARTS, offsets([3]), "kto.store")
 
 
 def test_values_do_not_count_before_they_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

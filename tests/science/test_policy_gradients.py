@@ -27,18 +27,22 @@ from laboratory import (
 )
 from torch import Tensor
 
+from trueup.losses.overrides import resolve
+from trueup.losses.variants import Variant
 from trueup.models.actor_critic import ActorCritic
 from trueup.models.forward import frozen_scorer, token_scores
-from trueup.rewards.protocol import Completions
+from trueup.rewards.protocol import Completions, Scores
+from trueup.train.experience import AssignCredit, Credit, Experience
+from trueup.train.kl_control import KlControl
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
-from trueup.train.objectives.ppo import PpoObjective, ppo_credit
-from trueup.train.rollout import AssignCredit, Credit, Experience, RolloutPlan, RolloutSource
+from trueup.train.objectives.ppo import PpoCredit, PpoObjective
+from trueup.train.rollout import RolloutPlan, RolloutSource
 
 RESPONSE_INDEX = {response: k for k, response in enumerate(LISTED)}
 PPO = PpoObjective(clip=0.2, value_clip=0.2, vf_coef=0.1, temperature=1.0)
-GRPO = GrpoObjective(clip_low=0.2, clip_high=0.2, kl_coef=0.05, temperature=1.0)
-DISCOUNTED = ppo_credit(BATCHING, kl_coef=0.0, gamma=1.0, lam=0.95)
-MONTE_CARLO = ppo_credit(BATCHING, kl_coef=0.0, gamma=1.0, lam=1.0)
+GRPO = resolve("grpo", {"kl_coef": 0.05})
+DISCOUNTED = PpoCredit(BATCHING, KlControl(0.0))
+MONTE_CARLO = PpoCredit(BATCHING, KlControl(0.0), lam=1.0)
 
 Judge = Callable[[Completions], Tensor]
 
@@ -79,7 +83,7 @@ def rollouts(
         batching=BATCHING,
         policy_of=lambda model: getattr(model, "policy", model),
         reference=frozen_scorer(reference(torch.float32)),
-        reward=judge,
+        reward=lambda completions: Scores(judge(completions)),
         assign=assign,
     )
 
@@ -89,8 +93,19 @@ def ppo_update(policy: Any, assign: AssignCredit, judge: Judge = exact_reward) -
     return make_step(model, PPO, rollouts(assign, 1, judge=judge).draw(model, 0).batches)[1]
 
 
-def grpo_update(policy: Any, assign: AssignCredit, judge: Judge = exact_reward) -> Tensor:
-    return make_step(policy, GRPO, rollouts(assign, 8, judge=judge).draw(policy, 0).batches)[1]
+def updated_by(variant: Variant) -> Callable[..., Tensor]:
+    objective = GrpoObjective(variant, temperature=1.0, max_length=DECODING.max_new_tokens)
+
+    def update(policy: Any, assign: AssignCredit, judge: Judge = exact_reward) -> Tensor:
+        return make_step(policy, objective, rollouts(assign, 8, judge=judge).draw(policy, 0).batches)[1]
+
+    return update
+
+
+def variant_of(name: str, **changes: Any) -> tuple[Callable[..., Tensor], AssignCredit]:
+    """How a variant updates a policy, and its credit assignment."""
+    variant = resolve(name, changes)
+    return updated_by(variant), grpo_credit(variant)
 
 
 def flipped(assign: AssignCredit) -> AssignCredit:
@@ -114,9 +129,11 @@ POLICIES = {"reference": lambda: reference(torch.float32), "tuned": lambda: dpo_
 METHODS = {
     "ppo-monte-carlo": (ppo_update, MONTE_CARLO, 0.95),
     "ppo-gae": (ppo_update, DISCOUNTED, 0.95),
-    "grpo": (grpo_update, grpo_credit("group"), 0.6),
-    "grpo-batch": (grpo_update, grpo_credit("batch"), 0.95),
-    "grpo-unscaled": (grpo_update, grpo_credit("none"), 0.95),
+    "grpo": (*variant_of("grpo", kl_coef=0.05), 0.6),
+    "grpo-batch": (*variant_of("grpo", kl_coef=0.05, scale_rewards="batch"), 0.95),
+    "dr_grpo": (*variant_of("dr_grpo"), 0.95),
+    "rloo": (*variant_of("rloo", kl_coef=0.01), 0.95),
+    "reinforce++": (*variant_of("reinforce++"), 0.95),
 }
 
 
@@ -151,22 +168,24 @@ def test_ppo_with_a_kl_penalty_climbs_reward_less_beta_kl(judge: Judge) -> None:
     policy, beta = dpo_policy(1.0, torch.float32), 2.0
     worth = expected_reward(policy) if judge is exact_reward else 0.0
     exact = gradient(worth - beta * exact_kl(policy), policy)
-    update = ppo_update(policy, ppo_credit(BATCHING, kl_coef=beta, gamma=1.0, lam=1.0), judge)
+    update = ppo_update(policy, PpoCredit(BATCHING, KlControl(beta), lam=1.0), judge)
     require_ascent(update, exact, 0.9)
 
 
 def test_grpo_without_reward_goes_back_to_the_reference() -> None:
     policy = dpo_policy(1.0, torch.float32)
-    require_ascent(grpo_update(policy, grpo_credit("group"), nothing), -gradient(exact_kl(policy), policy), 0.7)
+    update, assign = variant_of("grpo")
+    require_ascent(update(policy, assign, nothing), -gradient(exact_kl(policy), policy), 0.7)
 
 
 @pytest.mark.parametrize("start", POLICIES)
 def test_at_the_first_update_sampler_and_scorer_are_one_policy(start: str) -> None:
     policy = POLICIES[start]()
     model = ActorCritic(policy)
+    grpo = GrpoObjective(GRPO, temperature=1.0, max_length=DECODING.max_new_tokens)
     runs = {
         "ppo": (model, PPO, rollouts(MONTE_CARLO, 1, 512)),
-        "grpo": (policy, GRPO, rollouts(grpo_credit("group"), 8, 512)),
+        "grpo": (policy, grpo, rollouts(grpo_credit(GRPO), 8, 512)),
     }
     for trained, objective, source in runs.values():
         work = source.draw(trained, 0)
@@ -176,6 +195,7 @@ def test_at_the_first_update_sampler_and_scorer_are_one_policy(start: str) -> No
         metrics, _ = make_step(trained, objective, work.batches)
         assert metrics["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
         assert metrics["sampling/sampling_logp_difference/mean"] < 1e-5
+        assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
         assert metrics["clip_ratio/region_mean"] == 0.0
         assert metrics["policy/approxkl"] == pytest.approx(0.0, abs=1e-6)
 
@@ -186,7 +206,7 @@ def test_with_lambda_and_gamma_one_advantages_are_reward_to_go_less_value() -> N
     kept: list[tuple[Experience, Credit]] = []
 
     def keep(trained: Any, experience: Experience) -> Credit:
-        credit = ppo_credit(BATCHING, kl_coef=0.3, gamma=1.0, lam=1.0)(trained, experience)
+        credit = PpoCredit(BATCHING, KlControl(0.3), lam=1.0)(trained, experience)
         kept.append((experience, credit))
         return credit
 
@@ -210,7 +230,8 @@ def test_with_lambda_and_gamma_one_advantages_are_reward_to_go_less_value() -> N
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_group_advantages_sum_to_zero_and_equal_rewards_teach_nothing(scale: str) -> None:
     policy = reference(torch.float32)
-    work = rollouts(grpo_credit(scale), 8, 512).draw(policy, 0)
+    assign = grpo_credit(resolve("grpo", {"scale_rewards": scale}))
+    work = rollouts(assign, 8, 512).draw(policy, 0)
     for batch in work.batches:
         first = torch.searchsorted(batch.trees.branch, torch.arange(batch.trees.num_branches))
         of_response = batch.advantages[first]
@@ -222,14 +243,14 @@ def test_group_advantages_sum_to_zero_and_equal_rewards_teach_nothing(scale: str
     def constant(completions: Completions) -> Tensor:
         return nothing(completions) + 0.7  # not a float32 whose mean over 8 is sure to be itself
 
-    work = rollouts(grpo_credit(scale), 8, 512, constant).draw(policy, 0)
+    work = rollouts(assign, 8, 512, constant).draw(policy, 0)
     assert all(bool((batch.advantages == 0).all()) for batch in work.batches)
     assert work.metrics["frac_reward_zero_std"] == 1.0
 
 
 def test_the_kl_that_a_rollout_reports_is_the_exact_one() -> None:
     policy = dpo_policy(1.0, torch.float32)
-    metrics = rollouts(grpo_credit("group"), 8, 8192).draw(policy, 0).metrics
+    metrics = rollouts(grpo_credit(GRPO), 8, 8192).draw(policy, 0).metrics
     expected = float(exact_kl(policy).detach())
     # The standard error of 8192 draws is 0.015, measured in test_divergence_estimators.
     assert metrics["kl/sequence_k1"] == pytest.approx(expected, abs=0.06)

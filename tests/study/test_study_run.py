@@ -99,13 +99,15 @@ def test_the_label_ceiling_is_the_accuracy_of_the_annotators_own_scores(finished
     """Of the pairs as they are kept, ties as half; many samples of this study are cut off at twelve tokens."""
     world = load_world("errands")
     facts = json.loads((finished / "pairs/seed-0/pairs.json").read_text())
+    ties = 0
     for name, split in (("train", "preference"), ("heldout", "validation")):
         asked = {prompt.text: prompt for prompt in world.prompts(split)}
         pairs = [json.loads(line) for line in (finished / f"pairs/seed-0/{name}.jsonl").read_text().splitlines()]
         scores = [[world.annotator(asked[p["prompt"]], p[side]) for side in ("chosen", "rejected")] for p in pairs]
         signs = [0 if abs(a - b) < 1e-6 else (1 if a > b else -1) for a, b in scores]
-        assert 0 in signs  # or this test would pass with ties counted as agreement
+        ties += signs.count(0)
         assert facts[name]["label_ceiling"] == pytest.approx(0.5 + 0.5 * sum(signs) / len(signs))
+    assert ties  # or this test would pass with ties counted as agreement
 
 
 def test_the_tuned_setting_is_the_best_of_its_candidates(finished: Path) -> None:

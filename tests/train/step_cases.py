@@ -16,26 +16,30 @@ from trueup.data.batching import Batching
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.losses.catalog import CATALOG
+from trueup.losses.overrides import resolve
 from trueup.losses.pairs import choose
+from trueup.losses.variants import VARIANTS
 from trueup.models.actor_critic import ActorCritic
 from trueup.models.forward import frozen_scorer
-from trueup.rewards.protocol import Completions
+from trueup.rewards.protocol import Completions, Scores
 from trueup.train.companions import RunningMean
+from trueup.train.experience import AssignCredit
+from trueup.train.kl_control import KlControl
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
-from trueup.train.objectives.ppo import PpoObjective, ppo_credit
+from trueup.train.objectives.ppo import PpoCredit, PpoObjective
 from trueup.train.objectives.preference import PreferenceObjective
 from trueup.train.objectives.reward import RewardObjective
 from trueup.train.objectives.sft import SftObjective
 from trueup.train.objectives.unpaired import UnpairedObjective
 from trueup.train.protocols import Objective, Source, StepReport
 from trueup.train.reference import live
-from trueup.train.rollout import AssignCredit, RolloutPlan, RolloutSource
+from trueup.train.rollout import RolloutPlan, RolloutSource
 from trueup.train.sources import DataSource, Reference
 from trueup.train.step import TrainState, train_step
 from trueup.train.unpaired import UnpairedSource, mismatched_kl
 from trueup.types import Decoding
 
-VOCABULARY = 41
+VOCABULARY, CAP = 41, 24
 LENGTHS = ((1, 1, 30), (40, 2, 1), (3, 17, 9), (12, 5, 5), (25, 1, 3), (2, 33, 1), (7, 8, 21), (18, 1, 1))
 """Tokens of (prompt, first response, second response)."""
 
@@ -91,9 +95,9 @@ def half_a_nat() -> RunningMean:
     return mean
 
 
-def share_of_even_tokens(completions: Completions) -> Tensor:
+def share_of_even_tokens(completions: Completions) -> Scores:
     responses = [response for tree in completions.trees for response in tree.responses]
-    return torch.tensor([sum(token % 2 == 0 for token in response) / len(response) for response in responses])
+    return Scores(torch.tensor([sum(token % 2 == 0 for token in response) / len(response) for response in responses]))
 
 
 def rollouts(dtype: torch.dtype, max_tokens: int, group_size: int, assign: AssignCredit) -> RolloutSource:
@@ -101,7 +105,7 @@ def rollouts(dtype: torch.dtype, max_tokens: int, group_size: int, assign: Assig
     plan = RolloutPlan(
         prompts=len(LENGTHS),
         group_size=group_size,
-        decoding=Decoding(max_new_tokens=24),
+        decoding=Decoding(max_new_tokens=CAP),
         epochs=1,
         mini_batches=1,
         missing_eos_penalty=0.5,
@@ -128,6 +132,16 @@ class Case:
     source: Callable[[torch.dtype, int], Source]
 
 
+def online(name: str, **changes: Any) -> Case:
+    """A variant of GRPO's table on one rollout of groups of four."""
+    variant = resolve(name, changes)
+    return Case(
+        causal,
+        lambda dtype: GrpoObjective(variant, temperature=1.0, max_length=CAP),
+        lambda dtype, size: rollouts(dtype, size, 4, grpo_credit(variant)),
+    )
+
+
 CASES: Mapping[str, Case] = {
     "sft": Case(causal, lambda dtype: SftObjective(), lambda dtype, size: data(1, size)),
     "preference": Case(
@@ -146,15 +160,21 @@ CASES: Mapping[str, Case] = {
         lambda dtype, size: judged(size, live(frozen_scorer(causal(dtype, seed=1)))),
     ),
     "reward": Case(scorer, lambda dtype: RewardObjective(centring=0.1), lambda dtype, size: data(2, size)),
-    "grpo": Case(
-        causal,
-        lambda dtype: GrpoObjective(0.2, 0.28, kl_coef=0.1, temperature=1.0),
-        lambda dtype, size: rollouts(dtype, size, 4, grpo_credit("group")),
-    ),
+    "grpo": online("grpo", clip_high=0.28, kl_coef=0.1),
+    **{name: online(name) for name in VARIANTS if name != "grpo"},
+    "gspo-wide": online("gspo", clip_low=0.1, clip_high=0.1, kl_coef=0.1, kl_estimator="k2"),
+    "dapo-bounded": online("dapo", delta=1.4, kl_coef=0.1, kl_estimator="k1", kl_corrected=True),
     "ppo": Case(
         lambda dtype: ActorCritic(causal(dtype)).to(dtype),
         lambda dtype: PpoObjective(0.2, 0.2, vf_coef=0.5, temperature=1.0),
-        lambda dtype, size: rollouts(dtype, size, 2, ppo_credit(batching(size), 0.1, 1.0, 0.95)),
+        lambda dtype, size: rollouts(dtype, size, 2, PpoCredit(batching(size), KlControl(0.1))),
+    ),
+    "ppo-loss-kl": Case(
+        lambda dtype: ActorCritic(causal(dtype)).to(dtype),
+        lambda dtype: PpoObjective(0.2, None, vf_coef=0.5, temperature=1.0, kl_coef=KlControl(0.1), kl_estimator="k2"),
+        lambda dtype, size: rollouts(
+            dtype, size, 2, PpoCredit(batching(size), KlControl(0.1), False, whiten_rewards=True)
+        ),
     ),
 }
 

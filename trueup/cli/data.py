@@ -65,11 +65,8 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(verb: str, args: argparse.Namespace) -> int:
-    """Print what was asked for; the result goes to stdout, and who reads it may stop early."""
-    try:
-        return {"show": _show, "audit": _audit}[args.part](args)
-    except SystemExit:  # rich's way of saying that the reader of the pipe has gone (`| head`)
-        return 0
+    """Print what was asked for; the result goes to stdout."""
+    return {"show": _show, "audit": _audit}[args.part](args)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from trueup.cli.console import open_console
 from trueup.health.findings import Finding
 
 _COLOURS = {"fatal": "bold red", "warning": "yellow", "note": "cyan"}
@@ -17,7 +18,7 @@ _NAMES = 42  # the width of what was measured
 
 def draw(card: Mapping[str, Any], findings: Sequence[Finding], console: Console | None = None) -> None:
     """Print the audit on stdout; the file's name is shortened in places."""
-    console = console or Console(highlight=False)
+    console = console or open_console()
 
     def say(text: str, style: str = "") -> None:
         console.print(Text(text.replace(card["file"], Path(card["file"]).name), style=style), soft_wrap=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from trueup.cli.console import open_console
 from trueup.cli.data_show import SIDES, Shown, ShownRow
 from trueup.data.audit_sheet import Kind
 from trueup.data.pieces import Piece
@@ -30,7 +31,7 @@ def _tokens(pieces: Sequence[Piece]) -> int:
 
 def draw(shown: Shown, console: Console | None = None) -> None:
     """Print legend, totals and rows."""
-    console = console or Console(highlight=False)
+    console = console or open_console()
     colour = console.is_terminal and console.color_system is not None and not console.no_color
 
     def say(text: Text) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
+from trueup.cli.console import open_console
 from trueup.train.protocols import StepReport
 
 SHOWN = (
@@ -22,13 +23,18 @@ SHOWN = (
 """Metrics on the progress line, in this order, where a method has them."""
 
 
+LINES = 20
+"""Lines of progress in a log file, where no bar can move."""
+
+
 class RunDisplay:
     """A ``Voice`` that draws on stderr, so that stdout stays for results."""
 
     def __init__(self, verb: str) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = open_console(stderr=True)
         self.verb = verb
         self.latest: dict[str, float] = {}
+        self.steps = 0
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -36,7 +42,8 @@ class RunDisplay:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            # The one column that may wrap: in a narrow terminal the others would be cut.
+            TextColumn("{task.fields[numbers]}", table_column=Column()),
             console=self.console,
         )
         self.task: Any = None
@@ -66,6 +73,7 @@ class RunDisplay:
 
     def begin(self, steps: int, done: int) -> None:
         """Start the bar."""
+        self.steps = steps
         self.task = self.progress.add_task(self.verb, total=steps, completed=done, numbers="")
         self.progress.start()
 
@@ -74,3 +82,5 @@ class RunDisplay:
         self.latest |= {name: value for name, value in report.metrics.items() if value is not None}
         numbers = "  ".join(shape.format(self.latest[name]) for name, shape in SHOWN if name in self.latest)
         self.progress.update(self.task, completed=report.step, numbers=numbers)
+        if not self.console.is_terminal and report.step % max(1, self.steps // LINES) == 0:
+            self.say(f"{self.verb}: step {report.step} of {self.steps}  {numbers}")

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trueup.cli.console import open_console
 from trueup.errors import UserError
 from trueup.runtime.folder import check_writable
 
@@ -87,8 +87,8 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     from trueup.evaluate.prompts import MOST, default_cap, encode_with_room
     from trueup.evaluate.suites import load_suite
     from trueup.models import hub
-    from trueup.recipes.online import load_reward
     from trueup.recipes.reference import require_same_vocabulary
+    from trueup.recipes.rewards import load_reward
     from trueup.rewards.learned import LearnedReward
     from trueup.runtime.device import prepare
     from trueup.types import Decoding
@@ -113,7 +113,7 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     encoded = encode_with_room(suite.prompts, encoder, context, cap, remedy)
     if args.max_new_tokens is None:
         told = f"responses of at most {cap} tokens: half the model's context, at most {MOST}; see --max-new-tokens"
-        Console(stderr=True, highlight=False).print(told, soft_wrap=True)
+        open_console(stderr=True).print(told, soft_wrap=True)
     decoding = Decoding(args.temperature, args.top_k, args.top_p, cap)
     reward = LearnedReward(scorer, batching) if scorer is not None else None
     protocol = EvaluationProtocol(decoding, args.draws, args.seed)
@@ -141,7 +141,7 @@ def _free(out: str | None) -> Path | None:
 
 
 def _show(summary: Mapping[str, float], items: Sequence[Mapping[str, Any]]) -> None:
-    console = Console()
+    console = open_console()
     for item in items[:SHOWN]:
         console.print(Text(f"> {item['prompt']}", style="bold"))
         console.print(Text(item["response"]), end="\n\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ VERBS: dict[str, Verb] = {
     "kto": Verb("tune a model on single responses marked wanted or unwanted (KTO, BCO)", "trueup.cli.train"),
     "orpo": Verb("fine-tune and prefer in one stage on preference pairs, without a reference", "trueup.cli.train"),
     "ppo": Verb("tune a model against a reward model with PPO", "trueup.cli.train"),
-    "grpo": Verb("tune a model against a reward model with GRPO", "trueup.cli.train"),
+    "grpo": Verb("tune a model against a reward model with GRPO or a relative of it", "trueup.cli.train"),
+    "rloo": Verb("tune a model against a reward model with RLOO", "trueup.cli.train"),
     "study": Verb("train and compare several methods on equal terms, and report", "trueup.cli.study"),
     "eval": Verb("run the evaluation suite on one model", "trueup.cli.evaluate"),
     "data": Verb("look at a data set: what is trained on, and what is wrong with it", "trueup.cli.data"),
@@ -55,15 +57,22 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Loading a model draws no bars of its own into our display. Read when tqdm is first imported, which torch does.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # here, not when Python ends: it may find that the reader has gone
+        return code
     except TrueupError as error:
         print(f"trueup: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return next(code for kind, code in _EXIT if isinstance(error, kind))
     except KeyboardInterrupt:
         print("trueup: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # what read our results has seen enough (`| head`)
+        from trueup.cli.console import silence
+
+        silence(sys.stdout)
         return 0
 
 
@@ -101,7 +110,7 @@ def _unknown_argument(wrong: str, parser: argparse.ArgumentParser) -> UserError:
     options = [option for part in _with_parts(parser) for action in part._actions for option in action.option_strings]
     # "--beta" lacks its section: the flag that ends so is meant, not one that is spelt alike.
     moved = [option for option in options if option.rpartition(".")[2] == wrong.lstrip("-")]
-    hint = f"; did you mean '{moved[0]}'?" if moved else nearest(wrong, options)
+    hint = f"; did you mean '{moved[0]}'?" if moved else nearest(wrong, [o for o in options if o != "--help"])
     return UserError(f"unknown argument '{wrong}'{hint} ({parser.prog} --help)")
 
 

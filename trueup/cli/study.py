@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from trueup.cli.console import open_console
 from trueup.config.load import load_config, read_yaml, validate
 from trueup.config.study import StudyConfig
 from trueup.errors import RunError, UserError
@@ -131,7 +130,7 @@ def _show(folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(study))
         return
-    console = Console()
+    console = open_console()
     console.print(study_table(study))
     console.print(verdict_panel(study))
     console.print(f"report: {path}", soft_wrap=True)

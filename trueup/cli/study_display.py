@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from trueup.cli.console import open_console
 from trueup.cli.display import SHOWN
 from trueup.study.execute import Event
 from trueup.study.plan import Job
@@ -22,7 +23,7 @@ class StudyDisplay:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = {job.id: job for job in jobs}
-        self.console = Console(stderr=True, highlight=False)
+        self.console = open_console(stderr=True)
         self.started: dict[str, float] = {}
         self.finished: set[str] = set()
         self.state: dict[str, Event] = {}

@@ -20,6 +20,7 @@ SHORT = {
     "out": "run.out",
     "seed": "run.seed",
     "reward-model": "rollout.reward",
+    "reward": "rollout.reward",
 }
 """Short flags of the settings that every first run needs."""
 
@@ -31,6 +32,7 @@ EXAMPLES = {
     "orpo": "trueup orpo --model path/to/model --data pairs.jsonl --out runs/orpo --orpo.beta 0.2",
     "ppo": "trueup ppo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/ppo",
     "grpo": "trueup grpo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/grpo",
+    "rloo": "trueup rloo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/rloo",
 }
 
 
@@ -54,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def execute(verb: str, args: argparse.Namespace) -> int:
     """Validate the settings, then run the recipe."""
-    config = load_config(RECIPES[verb], args.config, _overrides(verb, args))
+    overrides = _overrides(verb, args)
+    config = load_config(RECIPES[verb], args.config or _of_the_run(overrides), overrides)
     if config.run.resume and (Path(config.run.out) / "final").exists():
         raise UserError(f"{config.run.out}: nothing to resume: the run is finished (it has final/)")
     # Torch is imported only now that the settings are known to be good.
@@ -69,6 +72,12 @@ def execute(verb: str, args: argparse.Namespace) -> int:
     else:
         print(f"{config.run.out}/final", file=sys.stdout)
     return 0
+
+
+def _of_the_run(overrides: dict[str, Any]) -> str | None:
+    """The settings that a run to be resumed was started with: nobody should have to give them again."""
+    kept = Path(overrides.get("run.out", "")) / "config.yaml"
+    return str(kept) if overrides.get("run.resume") and kept.is_file() else None
 
 
 def _overrides(verb: str, args: argparse.Namespace) -> dict[str, Any]:

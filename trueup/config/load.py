@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -33,7 +34,8 @@ def validate(schema: type[C], values: Mapping[str, Any], origin: str) -> C:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: " + "; ".join(_explain(schema, problem) for problem in error.errors())) from None
+        problems = _nearest_branches(schema, error.errors())
+        raise UserError(f"{origin}: " + "; ".join(_explain(schema, problem) for problem in problems)) from None
 
 
 def read_yaml(file: str) -> dict[str, Any]:
@@ -96,12 +98,31 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
+def _nearest_branches(schema: type[BaseModel], problems: Sequence[Any]) -> list[Any]:
+    """One problem for a setting that has several forms (a name or a mapping): that of the form that came furthest."""
+    kept: dict[str, Any] = {}
+    keys = leaves(schema)
+    for problem in problems:
+        path = [str(part) for part in problem["loc"]]
+        setting = ".".join(path)
+        if any(_FORM.fullmatch(part) for part in path):
+            setting = next((key for n in range(1, len(path)) if (key := ".".join(path[:n])) in keys), setting)
+        if setting not in kept or len(path) > len(kept[setting]["loc"]):
+            kept[setting] = problem
+    return list(kept.values())
+
+
+_FORM = re.compile(r"str|int|float|bool|(constrained-|dict|list|tuple).*")
+"""What pydantic calls the forms of a setting, in the place of a key."""
+
+
 def _explain(schema: type[BaseModel], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if not _FORM.fullmatch(str(part)))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_nearest_key(key, _all_keys(schema))}"
     if problem["type"] == "missing":
-        return f"'{key}' is missing" + (f" (--{key} VALUE)" if "." in key else "")
+        flag = next((name for name in leaves(schema) if name == key or name.startswith(f"{key}.")), None)
+        return f"'{key}' is missing" + (f" (--{flag} VALUE)" if flag and "." in flag else "")
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {problem['input']!r})" if key and problem["type"] != "value_error" else message
 

@@ -7,30 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_own_defaults(cls, values: Any) -> Any:
-        """Lay what is given over the recipe's own defaults of a section, not over the section's general ones.
-
-        DPO's learning rate is lower than that of ``OptimSection``; giving ``optim.steps`` alone must not raise it.
-        """
-        if not isinstance(values, dict):
-            return values
-        defaults = {name: field.default for name, field in cls.model_fields.items()}
-        own = {name: d.model_dump(exclude_unset=True) for name, d in defaults.items() if isinstance(d, BaseModel)}
-        return {k: {**own[k], **v} if k in own and isinstance(v, dict) else v for k, v in values.items()}
+from trueup.config.policy import GrpoSection, PpoSection, RlooSection
+from trueup.config.rewards import reward_parts
+from trueup.config.section import Decay, NonNegative, Section, Share
 
 
 class ModelSection(Section):
@@ -273,10 +254,21 @@ class KtoConfig(RecipeConfig):
     kto: KtoSection = KtoSection()
 
 
+def _checked_reward(value: Any) -> Any:
+    """The value as given, if it has one of the forms that a reward may have; a folder may be called 2024."""
+    parts = reward_parts(value)
+    return parts[0].target if parts[0].kind == "text" and isinstance(value, str | int) else value
+
+
+RewardSetting = Annotated[str | dict[str, Any] | list[Any], BeforeValidator(_checked_reward)]
+
+
 class RolloutSection(Section):
     """What the policy writes during online training, and who judges it."""
 
-    reward: str = Field(description="folder of a reward model (trueup reward)")
+    reward: RewardSetting = Field(
+        description="reward model (folder), file.py:function, rule, judge, or weighted parts (docs/rewards.md)"
+    )
     decoding: DecodingSection = DecodingSection()
     prompts_per_rollout: PositiveInt = Field(default=64, description="prompts sampled at a time")
     epochs: PositiveInt = Field(default=2, description="passes over each rollout")
@@ -285,20 +277,20 @@ class RolloutSection(Section):
     missing_eos_penalty: NonNegative = Field(
         default=1.0, description="taken from the reward of a response cut off at the cap"
     )
-
-
-class PpoSection(Section):
-    """Proximal policy optimisation."""
-
-    kl_coef: NonNegative = Field(default=0.05, description="weight of the k1 KL penalty in every token's reward")
-    gamma: Share = Field(default=1.0, description="discount per token")
-    lam: Share = Field(default=0.95, description="GAE lambda")
-    clip: PositiveFloat = Field(default=0.2, description="ratio clipped to 1 +- this")
-    value_clip: PositiveFloat = Field(default=0.2, description="value moves at most this far from the rollout's value")
-    vf_coef: NonNegative = Field(default=0.1, description="weight of the value loss")
-    critic: Literal["separate", "shared"] = Field(
-        default="separate", description="a backbone of its own, or the policy's"
+    overlong_buffer: PositiveInt | None = Field(
+        default=None, description="tokens before the cap in which up to 1 is taken from the reward (DAPO)"
     )
+    mask_truncated: bool = Field(default=False, description="do not train on responses cut off at the cap")
+    resample_zero_spread: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="leave out groups of equal rewards; at most this many more rollouts replace them"
+    )
+
+    @model_validator(mode="after")
+    def _buffer_fits(self) -> RolloutSection:
+        cap = self.decoding.max_new_tokens
+        if self.overlong_buffer is not None and self.overlong_buffer > cap:
+            raise ValueError(f"rollout.overlong_buffer is above rollout.decoding.max_new_tokens, which is {cap}")
+        return self
 
 
 class PpoConfig(RecipeConfig):
@@ -308,25 +300,27 @@ class PpoConfig(RecipeConfig):
     rollout: RolloutSection
     ppo: PpoSection = PpoSection()
 
-
-class GrpoSection(Section):
-    """Group-relative policy optimisation."""
-
-    group_size: Annotated[int, Field(ge=2)] = Field(default=8, description="responses sampled for each prompt")
-    kl_coef: NonNegative = Field(default=0.04, description="weight of the k3 KL penalty in the loss")
-    clip_low: PositiveFloat = Field(default=0.2, description="ratio clipped below at 1 - this")
-    clip_high: PositiveFloat = Field(default=0.2, description="ratio clipped above at 1 + this")
-    scale_rewards: Literal["group", "batch", "none"] = Field(
-        default="group", description="what centred rewards are divided by"
-    )
+    @model_validator(mode="after")
+    def _no_groups(self) -> PpoConfig:
+        if self.rollout.resample_zero_spread is not None:
+            raise ValueError("rollout.resample_zero_spread compares the responses of a group, and PPO has no groups")
+        return self
 
 
 class GrpoConfig(RecipeConfig):
-    """GRPO against a reward model: `data` holds prompts, `optim.steps` counts updates."""
+    """GRPO and its relatives against a reward model: `data` holds prompts, `optim.steps` counts updates."""
 
     optim: OptimSection = OptimSection(learning_rate=1e-6, steps=200)
     rollout: RolloutSection
     grpo: GrpoSection = GrpoSection()
+
+
+class RlooConfig(RecipeConfig):
+    """RLOO against a reward model: `data` holds prompts, `optim.steps` counts updates."""
+
+    optim: OptimSection = OptimSection(learning_rate=1e-6, steps=200)
+    rollout: RolloutSection
+    rloo: RlooSection = RlooSection()
 
 
 RECIPES: dict[str, type[RecipeConfig]] = {
@@ -337,5 +331,6 @@ RECIPES: dict[str, type[RecipeConfig]] = {
     "orpo": OrpoConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
+    "rloo": RlooConfig,
 }
 """The schema of each training verb."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, get_origin
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from trueup.config.load import leaves
-from trueup.config.schema import RECIPES, DecodingSection, Section
+from trueup.config.schema import RECIPES, DecodingSection
+from trueup.config.section import Section
 from trueup.errors import nearest
 
 OF_THE_STUDY = ("model.", "data.", "run.", "rollout.reward")

@@ -93,8 +93,8 @@ def hh_dialogue(row: Row, field: str) -> tuple[Message, ...]:
     content: str = row.cells[field]
     marks = list(_HH_MARK.finditer(content))
     if not marks or marks[0].start():
-        remedy = "add a 'prompt' column, or write whole dialogues"
-        problem = "has no prompt beside it and does not begin with '\\n\\nHuman:'"
+        remedy = "add the prompt as a column 'prompt', 'question' or 'instruction', or write whole dialogues"
+        problem = f"has no prompt beside it and does not begin with '\\n\\nHuman:'; {row.seen}"
         raise row.refusal(field, problem, remedy)
     ends = [mark.start() for mark in marks[1:]] + [len(content)]
     return tuple(

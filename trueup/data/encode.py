@@ -98,9 +98,10 @@ class EncodedSet:
     def describe(self) -> str:
         """One line for people: what was read, how long it is, what was left out."""
         sizes, middle = self.trees.sizes, len(self) // 2
+        rows = "row" if len(self) == 1 else "rows"
         lost = "; ".join(f"{count} dropped: {reason}" for reason, count in self.dropped.items()) or "none dropped"
         return (
-            f"{self.path}: {len(self)} rows as {self.shape}; tokens median {np.partition(sizes, middle)[middle]}, "
+            f"{self.path}: {len(self)} {rows} as {self.shape}; tokens median {np.partition(sizes, middle)[middle]}, "
             f"longest {sizes.max()}; {lost}" + (f"; {self.note}" if self.note else "")
         )
 

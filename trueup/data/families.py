@@ -64,7 +64,9 @@ def _told_margin(row: Row) -> float | None:
     for names in _SCORES:
         present = [name for name in names if name in row.cells]
         if len(present) == 1:
-            raise row.refusal(present[0], "has no partner for the other response", f"add or remove one of {names}")
+            (other,) = set(names).difference(present)
+            problem = f"has no partner for the other response: {other!r} {row.absence(other)}"
+            raise row.refusal(present[0], problem, f"fill in {other!r} or remove {present[0]!r}")
         if present:
             chosen, rejected = (number(row, name, row.cells[name]) for name in names)
             return chosen - rejected

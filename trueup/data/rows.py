@@ -11,6 +11,7 @@ from trueup.errors import UserError
 
 # A NUL ends strings in C code further down; a lone surrogate is no character and cannot be tokenised.
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+COLUMNS_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,30 @@ class Flaw:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. ``cells`` has no nulls: a null cell is an absent one. ``number`` counts the file's rows from 1."""
+    """One row.
+
+    Attributes:
+        cells: column -> value, without nulls: a null cell is read as an absent one.
+        columns: the names of all columns, null cells included, so that a refusal can say which of the two it is.
+        where: the place in the file.
+        number: counts the file's rows from 1.
+    """
 
     cells: Mapping[str, Any]
+    columns: tuple[str, ...]
     where: str
     number: int
+
+    @property
+    def seen(self) -> str:
+        """The columns for a refusal: ``columns seen: 'prompt', 'chosen' (null)``."""
+        names = [f"{name[:60]!r}{'' if name in self.cells else ' (null)'}" for name in self.columns[:COLUMNS_SHOWN]]
+        more = len(self.columns) - len(names)
+        return f"columns seen: {', '.join(names) or 'none'}{f' and {more} more' if more else ''}"
+
+    def absence(self, name: str) -> str:
+        """Return in what way a column without a value has none: ``is null`` or ``is missing``."""
+        return "is null" if name in self.columns else "is missing"
 
     def refusal(self, field: str, problem: str, remedy: str) -> UserError:
         """Return, for the caller to raise, the error that this row's ``field`` is at fault."""
@@ -43,7 +63,7 @@ def make_row(value: Any, where: str, number: int) -> Row:
         raise UserError(f"{where}: {value.problem}; correct the row")
     if not isinstance(value, dict):
         raise UserError(f'{where}: the row is {describe(value)}, not an object; write it as {{"column": value, ...}}')
-    row = Row({name: cell for name, cell in value.items() if cell is not None}, where, number)
+    row = Row({name: cell for name, cell in value.items() if cell is not None}, tuple(value), where, number)
     for name, cell in value.items():
         _check(row, name, name)
         _check(row, name, cell)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from trueup.data import dialogue
-from trueup.data.records import Dropped, Prompt
+from trueup.data.records import Dropped, Message, Prompt
 from trueup.data.rows import Row, checked_text, number, optional_text, text
 
 
@@ -53,15 +53,21 @@ def _alpaca_prompt(row: Row) -> Prompt:
     return dialogue.one_turn(f"{instruction}\n\n{extra}" if extra.strip() else instruction)
 
 
-def _alpaca(row: Row) -> Parts:
-    return Parts(_alpaca_prompt(row), (text(row, "output"),))
+def _question_prompt(row: Row) -> Prompt:
+    """The question, after the system's turn if the ``system`` cell holds any text."""
+    system, question = optional_text(row, "system"), dialogue.one_turn(text(row, "question"))
+    return (Message("system", system), *question) if system.strip() else question
 
 
-def _texts(*responses: str) -> Callable[[Row], Parts]:
-    """Plain prompt, plain responses in the named columns."""
+def _plain_prompt(row: Row) -> Prompt:
+    return dialogue.one_turn(text(row, "prompt"))
+
+
+def _texts(prompt: Callable[[Row], Prompt], *responses: str) -> Callable[[Row], Parts]:
+    """Prompt made of plain columns, plain responses in the named ones."""
 
     def split(row: Row) -> Parts:
-        return Parts(dialogue.one_turn(text(row, "prompt")), tuple(text(row, name) for name in responses))
+        return Parts(prompt(row), tuple(text(row, name) for name in responses))
 
     return split
 
@@ -130,19 +136,20 @@ def _scored(row: Row) -> Parts | Dropped:
     if best == worst:
         return Dropped("tied scores")
     sides = (texts[values.index(best)], texts[values.index(worst)])
-    return Parts(dialogue.one_turn(text(row, "prompt")), sides, best - worst)
+    return Parts(_plain_prompt(row), sides, best - worst)
 
 
 _PAIR = ("chosen", "rejected")
 _TOLD = frozenset({"prompt", "conversations"})
+_TOLD_IN_TEXT = _TOLD | {"question", "instruction"}
 
 _ANSWERED = (
-    Shape("Alpaca", {"instruction": "text", "output": "text"}, _alpaca, optional=("input",)),
-    Shape("prompt and completion", {"prompt": "text", "completion": "text"}, _texts("completion")),
+    Shape("Alpaca", {"instruction": "text", "output": "text"}, _texts(_alpaca_prompt, "output"), optional=("input",)),
+    Shape("prompt and completion", {"prompt": "text", "completion": "text"}, _texts(_plain_prompt, "completion")),
     Shape(
         "chat prompt and completion", {"prompt": "a list", "completion": "a list"}, _turns_then("prompt", "completion")
     ),
-    Shape("prompt and response", {"prompt": "text", "response": "text"}, _texts("response")),
+    Shape("prompt and response", {"prompt": "text", "response": "text"}, _texts(_plain_prompt, "response")),
     Shape("messages", {"messages": "a list"}, _whole_dialogue("messages")),
     Shape("ShareGPT", {"conversations": "a list"}, _whole_dialogue("conversations")),
 )
@@ -160,7 +167,19 @@ JUDGED_SHAPES = tuple(
 )
 
 PAIR_SHAPES = (
-    Shape("pair of responses", {"prompt": "text", "chosen": "text", "rejected": "text"}, _texts(*_PAIR)),
+    Shape("pair of responses", {"prompt": "text", "chosen": "text", "rejected": "text"}, _texts(_plain_prompt, *_PAIR)),
+    Shape(
+        "question and pair of responses",  # Intel/orca_dpo_pairs
+        {"question": "text", "chosen": "text", "rejected": "text"},
+        _texts(_question_prompt, *_PAIR),
+        optional=("system",),
+    ),
+    Shape(
+        "Alpaca pair",  # LLaMA-Factory's preference data
+        {"instruction": "text", "chosen": "text", "rejected": "text"},
+        _texts(_alpaca_prompt, *_PAIR),
+        optional=("input",),
+    ),
     Shape(
         "chat prompt and pair of responses",
         {"prompt": "a list", "chosen": "a list", "rejected": "a list"},
@@ -171,25 +190,25 @@ PAIR_SHAPES = (
         {"prompt": "text", "chosen": "a list", "rejected": "a list"},
         _two_dialogues_and_prompt,
     ),
-    Shape("pair of dialogues", {"chosen": "a list", "rejected": "a list"}, _two_dialogues, without=_TOLD),
-    Shape("Anthropic HH dialogues", {"chosen": "text", "rejected": "text"}, _hh, without=_TOLD),
     Shape(
         "ShareGPT pair",
         {"conversations": "a list", "chosen": "an object", "rejected": "an object"},
         _turns_then("conversations", *_PAIR),
     ),
+    Shape("pair of dialogues", {"chosen": "a list", "rejected": "a list"}, _two_dialogues, without=_TOLD),
+    Shape("Anthropic HH dialogues", {"chosen": "text", "rejected": "text"}, _hh, without=_TOLD_IN_TEXT),
     Shape("scored responses", {"prompt": "text", "responses": "a list", "scores": "a list"}, _scored),
 )
 
 _ANSWERS = frozenset({"completion", "response", "responses", "messages", "conversations", *_PAIR})
 
 PROMPT_SHAPES = (
-    Shape("prompts", {"prompt": "text"}, _texts(), without=_ANSWERS),
+    Shape("prompts", {"prompt": "text"}, _texts(_plain_prompt), without=_ANSWERS),
     Shape("chat prompts", {"prompt": "a list"}, _turns_then("prompt"), without=_ANSWERS),
     Shape(
         "instructions",
         {"instruction": "text"},
-        lambda row: Parts(_alpaca_prompt(row)),
+        _texts(_alpaca_prompt),
         optional=("input",),
         without=_ANSWERS | {"output"},
     ),

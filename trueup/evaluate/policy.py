@@ -57,7 +57,7 @@ def evaluate_policy(
         columns["kl"] = sequence_kl(policy, reference, trees, batching).tolist()
     if reward is not None:
         completions = Completions(trees, prompts.row_numbers.tolist(), tuple(s.ended for s in flat))
-        columns["proxy"] = reward(completions).tolist()
+        columns["proxy"] = reward(completions).total.tolist()
     items = []
     records = suite.prompts.pick(prompts.row_numbers)
     for place, (record, group) in enumerate(zip(records, drawn, strict=True)):

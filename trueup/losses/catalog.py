@@ -28,7 +28,21 @@ def lookup(name: str, family: Family | None = None, also: Iterable[str] = ()) ->
         return CATALOG[name]
     kind = f"{family} loss" if family else "loss"
     known += also
-    raise UserError(f"no {kind} is called '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+    raise UserError(f"no {kind} is called '{name}'{_hint(name, known)}; known: {', '.join(known)}")
+
+
+_ELSEWHERE = {
+    "dpo": "; it is called 'sigmoid'",
+    "cdpo": "; it is 'sigmoid' with label_smoothing",
+    "rdpo": "; it is called 'length_controlled'",
+    "kto": "; it is for judged responses: trueup kto",
+    "bco": "; on pairs it is 'bco_pair', on judged responses: trueup kto --kto.loss bco",
+}
+"""Names that are known from elsewhere, of what has another name or place here."""
+
+
+def _hint(name: str, known: list[str]) -> str:
+    return _ELSEWHERE.get(name.lower().replace("-", "")) or nearest(name, known)
 
 
 def check_options(loss: Loss, options: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trueup.errors import UserError, nearest
-from trueup.losses.elementary import tangent_expm1
+from trueup.ops.exponential import tangent_expm1
 from trueup.types import PairLogps
 
 

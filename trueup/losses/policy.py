@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trueup.losses.elementary import tangent_exp
+from trueup.ops.exponential import tangent_exp
 
 
 class ClippedLoss(NamedTuple):
@@ -40,7 +40,7 @@ def clipped_ratio(
     δ are not flagged.
 
     Args:
-        ratio: ρ, float ``[N]``, π / π_old with gradient, per token or from ``sequence_ratio``.
+        ratio: ρ, float ``[N]``, π / π_old with gradient, per token or from ``losses.ratios``.
         advantages: A, float ``[N]``.
         low: how far below 1 the ratio may fall.
         high: how far above 1 the ratio may rise.
@@ -86,30 +86,31 @@ def cispo(logps: Tensor, old_logps: Tensor, advantages: Tensor, low: float, high
         low: how far below 1 the weight may fall.
         high: how far above 1 the weight may rise.
     """
-    ratio = (logps.detach() - old_logps).exp()
+    return clipped_weight((logps.detach() - old_logps).exp(), logps, advantages, low, high)
+
+
+def clipped_weight(ratio: Tensor, logps: Tensor, advantages: Tensor, low: float, high: float) -> ClippedLoss:
+    """Return ``cispo`` with a ratio of one's own, of which only the value is used.
+
+    Args:
+        ratio: ρ, float ``[N]``, per token or from ``losses.ratios``.
+        logps: log π, float ``[N]``, nats, with gradient.
+        advantages: A, float ``[N]``.
+        low: how far below 1 the weight may fall.
+        high: how far above 1 the weight may rise.
+    """
+    ratio = ratio.detach()
     weight = ratio.clamp(1.0 - low, 1.0 + high)
     return ClippedLoss(-weight * advantages * logps, ratio < 1.0 - low, ratio > 1.0 + high)
 
 
-def sequence_ratio(logps: Tensor, old_logps: Tensor, branch: Tensor, num_branches: int) -> Tensor:
-    """Return GSPO's ratio (π(y) / π_old(y))^(1/|y|) of each token's response, ``[N]``, with gradient.
-
-    The geometric mean of the token ratios; all tokens of a response share it, and so its gradient reaches each of them
-    with weight 1/|y|. It grows with log π. For use in ``clipped_ratio``. Zheng et al. 2025, arXiv 2507.18071, Eq. 7.
-
-    Args:
-        logps: float ``[N]``, nats, with gradient.
-        old_logps: float ``[N]``.
-        branch: i64 ``[N]``, the response of each token, in 0..num_branches-1.
-        num_branches: K; responses without tokens are allowed.
-    """
-    log_ratio = logps - old_logps
-    total = log_ratio.new_zeros(num_branches).index_add(0, branch, log_ratio)
-    count = torch.bincount(branch, minlength=num_branches)
-    return tangent_exp(total / count.clamp(min=1))[branch]
+def unclipped(ratio: Tensor, advantages: Tensor) -> ClippedLoss:
+    """Return -ρ A, the importance-weighted policy gradient, which nothing bounds. Both ``[N]``; at ρ = 1 it is -A."""
+    never = torch.zeros_like(ratio, dtype=torch.bool)
+    return ClippedLoss(-ratio * advantages, never, never)
 
 
-def clipped_value(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+def clipped_value(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
     """Return PPO's value loss ½ max((v - R)², (v_clip - R)²), ``[N]``.
 
     v_clip is v held within ``clip`` of the old value. Minimising moves v towards the return R; the gradient is v - R,
@@ -120,7 +121,9 @@ def clipped_value(values: Tensor, old_values: Tensor, returns: Tensor, clip: flo
         values: v, float ``[N]``, with gradient.
         old_values: values when the responses were sampled, float ``[N]``.
         returns: R, float ``[N]``.
-        clip: in units of the return; above 0.
+        clip: in units of the return; above 0. None leaves ½ (v - R)².
     """
+    if clip is None:
+        return 0.5 * (values - returns).square()
     held = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns).square(), (held - returns).square())

@@ -39,7 +39,6 @@ def attach(
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        base_model_name_or_path=base,
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha or 2 * rank,  # type: ignore[arg-type]  # PEFT takes fractions
@@ -48,13 +47,16 @@ def attach(
     )
     try:
         with _old_name():
-            return get_peft_model(model, config)
+            adapted: Any = get_peft_model(model, config)
     except ValueError as error:
         names = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
         raise UserError(
             f"lora.targets: {', '.join(targets)}: the model has no such layers; its linear layers are called "
             f"{', '.join(names)}"
         ) from error
+    # Set afterwards: PEFT puts transformers' name of the model there, which is no .gguf file and may be relative.
+    config.base_model_name_or_path = base
+    return adapted
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -74,17 +76,36 @@ def without_adapters(model: Any) -> TokenLogps:
 
 
 def base_path(folder: str) -> str | None:
-    """The path of the model that an adapter folder adapts, or None if the folder holds no adapter."""
+    """The path of the model that an adapter folder adapts, or None if the folder holds no adapter.
+
+    Raises:
+        UserError: the model is not on this disk.
+    """
     file = Path(folder) / "adapter_config.json"
-    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
+    if not file.is_file():
+        return None
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base or not Path(base).exists():
+        raise UserError(
+            f"{file}: adapts the model '{base}', which is not on this disk; "
+            "put its path under base_model_name_or_path (nothing is downloaded)"
+        )
+    return base
 
 
 def load(base: Any, folder: str) -> Any:
-    """Put the adapters of a folder on their base model and merge them into its weights."""
-    from peft import PeftModel
+    """Put the adapters of a folder on their base model and merge them into its weights, all of which can be trained."""
+    from peft import PeftConfig, PeftModel
 
+    config = PeftConfig.from_pretrained(folder)
+    config.task_type = None  # the adapters fit the backbone, whatever head the model has
     with _old_name():
-        return PeftModel.from_pretrained(base, folder).merge_and_unload()
+        return PeftModel.from_pretrained(base, folder, config=config).merge_and_unload().requires_grad_(True)
+
+
+def underlying(model: Any) -> Any:
+    """The model under its adapters, as it was before; the adapters are gone."""
+    return model.unload()
 
 
 @contextmanager

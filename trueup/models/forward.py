@@ -18,10 +18,15 @@ TokenLogps = Callable[[TokenTrees], Tensor]
 
 def hidden_states(model: nn.Module, trees: TokenTrees) -> Tensor:
     """Return the backbone's final hidden states ``[R*T, D]``; ``model`` is a transformers causal model."""
-    backbone: Any = _unwrapped(model).base_model
+    backbone = backbone_of(model)
     mask = attention_mask(trees, backbone.config)
     output = backbone(input_ids=trees.tokens, position_ids=trees.positions, attention_mask=mask, use_cache=False)
     return output.last_hidden_state.flatten(0, 1)
+
+
+def backbone_of(model: nn.Module) -> Any:
+    """Return what makes hidden states of tokens: the transformers model without its head, adapters in place."""
+    return _unwrapped(model).base_model
 
 
 def head_of(model: nn.Module, temperature: float = 1.0) -> Head:

@@ -1,15 +1,16 @@
-"""Batched sampling with a KV cache that also returns the log-probability of exactly what was sampled."""
+"""Batched sampling that also returns the log-probability of exactly what was sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from trueup.models.forward import head_of
+from trueup.models.decoder import Decoder, prefill, survivors
+from trueup.models.draw import draw, uniforms
 from trueup.types import Decoding
 
 
@@ -17,16 +18,51 @@ from trueup.types import Decoding
 class Sample:
     """One sampled response.
 
+    With top-k or top-p the two log-probabilities differ, and neither alone makes an update right. Weights
+    exp(full_logps - logps) cannot give back the tokens that were never drawn, so a gradient weighted by them is that of
+    no distribution; and a policy scored over the whole vocabulary is not the one that was sampled. What would be right
+    is to score policy and reference over the very tokens that could be drawn at each place, which needs these sets (up
+    to the size of the vocabulary for each token) in the batch and in the head's backward pass. Rollouts are therefore
+    sampled without a cut. ``full_logps - logps`` is the log of the probability that a cut kept.
+
     Attributes:
         tokens: the sampled ids, the terminator included if one was sampled.
         logps: float32 ``[len(tokens)]``, the log-probability each token was drawn with: temperature and top-k/top-p
             included, nats.
+        full_logps: float32 ``[len(tokens)]``, the same under the whole vocabulary's softmax at that temperature; equal
+            to ``logps`` where nothing is cut. What a scorer finds.
         ended: the last token is a terminator; False = truncated at the cap.
     """
 
     tokens: tuple[int, ...]
     logps: Tensor
+    full_logps: Tensor
     ended: bool
+
+
+class Sampler(Protocol):
+    """Where rollouts come from."""
+
+    def __call__(
+        self,
+        model: Any,
+        prompts: Sequence[tuple[int, ...]],
+        draws: int,
+        decoding: Decoding,
+        terminators: frozenset[int],
+        generator: torch.Generator,
+    ) -> list[list[Sample]]:
+        """Return ``draws`` responses of ``model`` to each prompt, in the order of the prompts; see ``sample``."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Draws ``first`` to ``first + count - 1`` of a prompt."""
+
+    prompt: int
+    first: int
+    count: int
 
 
 @torch.no_grad()
@@ -39,10 +75,12 @@ def sample(
     generator: torch.Generator,
     max_rows: int = 1024,
 ) -> list[list[Sample]]:
-    """Sample ``draws`` responses for each prompt; the prompt is computed once for all its draws.
+    """Sample ``draws`` responses for each prompt in this process; the prompt is computed once for all its draws.
 
-    Prompts are sorted by length and cut into batches of at most ``max_rows`` responses. The model is put into
-    evaluation mode and returned to the mode it was in.
+    Prompts are sorted by length and cut into batches of at most ``max_rows`` responses; a response leaves its batch
+    when it ends. The generator gives one seed; the luck of a response is then a function of the place of its prompt in
+    ``prompts`` and of its number among the draws, so how responses are batched changes none of them, up to the rounding
+    of the logits. The model is put into evaluation mode and returned to the mode it was in.
 
     Args:
         model: a transformers causal model.
@@ -58,122 +96,67 @@ def sample(
     """
     was_training = model.training
     model.eval()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     out: list[list[Sample]] = [[] for _ in prompts]
-    width = max(1, max_rows // draws)
-    for start in range(0, len(order), width):
-        chosen = order[start : start + width]
-        samples = _sample_batch(model, [prompts[i] for i in chosen], draws, decoding, terminators, generator)
-        for place, index in enumerate(chosen):
-            out[index] = samples[place * draws : (place + 1) * draws]
+    for pieces in _batches(prompts, draws, max_rows):
+        rows = [(p.prompt, n) for p in pieces for n in range(p.first, p.first + p.count)]
+        luck = uniforms(seed, rows, decoding.max_new_tokens).to(generator.device)
+        record = _Record(len(rows), decoding, terminators, luck)
+        chosen, counts = [prompts[p.prompt] for p in pieces], [p.count for p in pieces]
+        for decoder in prefill(model, chosen, counts, generator.device):
+            record.run(decoder)
+        for (prompt, _), response in zip(rows, record.samples(), strict=True):
+            out[prompt].append(response)
     model.train(was_training)
     return out
 
 
-def _sample_batch(
-    model: Any,
-    prompts: Sequence[tuple[int, ...]],
-    draws: int,
-    decoding: Decoding,
-    terminators: frozenset[int],
-    generator: torch.Generator,
-) -> list[Sample]:
-    device = generator.device
-    state = _Decoder(model, prompts, draws, device)
-    rows = len(prompts) * draws
-    tokens = torch.zeros(rows, decoding.max_new_tokens, dtype=torch.int64, device=device)
-    logps = torch.zeros(rows, decoding.max_new_tokens, device=device)
-    count = torch.zeros(rows, dtype=torch.int64, device=device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=device)
-    stop = torch.tensor(sorted(terminators), device=device)
-    for position in range(decoding.max_new_tokens):
-        picked, logp = draw(state.logits(), decoding, generator)
-        going = ~ended[state.row]
-        alive = state.row[going]
-        tokens[alive, position], logps[alive, position] = picked[going], logp[going].float()
-        count[alive] += 1
-        ended[alive] = torch.isin(picked[going], stop)
-        if bool(ended.all()) or position == decoding.max_new_tokens - 1:
-            break
-        state.advance(picked, ~ended[state.row])
-    lengths, done = count.tolist(), ended.tolist()
-    ids, scores = tokens.tolist(), logps.cpu()
-    return [Sample(tuple(ids[r][:n]), scores[r, :n].clone(), done[r]) for r, n in enumerate(lengths)]
+def _batches(prompts: Sequence[tuple[int, ...]], draws: int, max_rows: int) -> list[list[_Piece]]:
+    """Shortest prompts first; the draws of a prompt stay together unless they are more than ``max_rows``."""
+    batches: list[list[_Piece]] = []
+    room = 0
+    for prompt in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
+        for first in range(0, draws, max_rows):
+            piece = _Piece(prompt, first, min(max_rows, draws - first))
+            if piece.count > room:
+                batches.append([])
+                room = max_rows
+            batches[-1].append(piece)
+            room -= piece.count
+    return batches
 
 
-def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one token a row from logits ``[B,V]``; returns ids ``[B]`` and the log-probabilities of the draws."""
-    if decoding.temperature == 0:
-        picked = logits.argmax(dim=1)
-        return picked, torch.zeros_like(picked, dtype=logits.dtype)
-    log_p = (logits / decoding.temperature).log_softmax(dim=1)
-    if 0 < decoding.top_k < logits.shape[1]:
-        floor = log_p.topk(decoding.top_k, dim=1).values[:, -1:]
-        log_p = log_p.masked_fill(log_p < floor, -torch.inf).log_softmax(dim=1)
-    if decoding.top_p < 1:
-        log_p = _nucleus(log_p, decoding.top_p).log_softmax(dim=1)
-    picked = _inverse_cdf(log_p.exp(), generator)
-    return picked, log_p.gather(1, picked[:, None]).squeeze(1)
+class _Record:
+    """What has been drawn for the responses of a batch."""
 
+    def __init__(self, rows: int, decoding: Decoding, terminators: frozenset[int], luck: Tensor) -> None:
+        shape, device = (rows, decoding.max_new_tokens), luck.device
+        self.decoding, self.luck = decoding, luck
+        self.stop = torch.tensor(sorted(terminators), dtype=torch.int64, device=device)
+        self.tokens = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.logps, self.full_logps = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
+        self.count = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
 
-def _inverse_cdf(probability: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw from each row of ``[B,V]`` with one uniform number a row, where torch.multinomial draws V."""
-    total = probability.cumsum(dim=1)
-    uniform = torch.rand(len(probability), 1, generator=generator, device=probability.device)
-    # Scaled by the sum as rounded, and searched from the right: a token of probability 0 is never picked.
-    picked = torch.searchsorted(total, uniform * total[:, -1:], right=True).squeeze(1)
-    return picked.clamp(max=probability.shape[1] - 1)
+    def run(self, decoder: Decoder) -> None:
+        """Draw until every response of the decoder has ended or met the cap."""
+        for place in range(self.decoding.max_new_tokens):
+            row = decoder.row
+            drawn = draw(decoder.logits(), self.decoding, self.luck[row, place])
+            self.tokens[row, place] = drawn.tokens
+            self.logps[row, place], self.full_logps[row, place] = drawn.logps.float(), drawn.full_logps.float()
+            self.count[row] += 1
+            self.ended[row] = torch.isin(drawn.tokens, self.stop)
+            keep = survivors(~self.ended[row])
+            if not len(keep) or place == self.decoding.max_new_tokens - 1:
+                return
+            decoder.advance(drawn.tokens, keep)
 
-
-def _nucleus(log_p: Tensor, top_p: float) -> Tensor:
-    """Mask everything after the smallest most-probable set that reaches ``top_p``; the first token always stays."""
-    ordered, index = log_p.sort(dim=1, descending=True)
-    before = ordered.exp().cumsum(dim=1) - ordered.exp()
-    return log_p.scatter(1, index, ordered.masked_fill(before >= top_p, -torch.inf))
-
-
-class _Decoder:
-    """The KV cache of a batch of responses, shrinking as responses end; ``row`` says whose each of its rows is."""
-
-    def __init__(self, model: Any, prompts: Sequence[tuple[int, ...]], draws: int, device: torch.device) -> None:
-        self.backbone, self.head = model.base_model, head_of(model)
-        longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
-        mask = torch.zeros(len(prompts), longest, dtype=torch.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        output = self.backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
-        self.cache = output.past_key_values
-        self.cache.batch_repeat_interleave(draws)
-        self.hidden = output.last_hidden_state[:, -1].repeat_interleave(draws, dim=0)
-        self.mask = mask.repeat_interleave(draws, dim=0)
-        self.position = positions[:, -1].repeat_interleave(draws)
-        self.row = torch.arange(len(self.position), device=device)
-
-    def logits(self) -> Tensor:
-        """Next-token logits of the rows in the cache."""
-        return self.head.logits(self.hidden)
-
-    def advance(self, picked: Tensor, going: Tensor) -> None:
-        """Feed the drawn tokens; rows that have ended leave the cache once they are a fifth of it.
-
-        Copying the cache costs more than carrying a few rows that nobody looks at any more.
-        """
-        if int(going.sum()) < 0.8 * len(going):
-            keep = going.nonzero().squeeze(1)
-            self.cache.batch_select_indices(keep)
-            picked, self.mask = picked[keep], self.mask[keep]
-            self.position, self.row = self.position[keep], self.row[keep]
-        self.position = self.position + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(picked), 1)], dim=1)
-        output = self.backbone(
-            input_ids=picked[:, None],
-            attention_mask=self.mask,
-            position_ids=self.position[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.hidden = output.last_hidden_state[:, -1]
+    def samples(self) -> list[Sample]:
+        """The responses, in the order of the batch."""
+        tokens, ended, lengths = self.tokens.tolist(), self.ended.tolist(), self.count.tolist()
+        logps, full = self.logps.cpu(), self.full_logps.cpu()
+        return [
+            Sample(tuple(tokens[r][:n]), logps[r, :n].clone(), full[r, :n].clone(), ended[r])
+            for r, n in enumerate(lengths)
+        ]

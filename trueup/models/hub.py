@@ -11,7 +11,6 @@ from typing import Any
 # Read when huggingface_hub is first imported: nothing here may reach for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-os.environ.setdefault("TQDM_DISABLE", "1")  # loading draws no bars of its own into our display
 
 import torch
 import transformers
@@ -112,7 +111,12 @@ def attend_by_tree(model: Any) -> Any:
 
 
 def load_scorer(path: str, dtype: str = "float32", tokenizer: Any = None) -> Any:
-    """Load a model with a scalar head; a causal model without one gets a new head (drawn from the global generator)."""
+    """Load a model with a scalar head; a causal model without one gets a new head (drawn from the global generator).
+
+    A folder with an adapter gives its base model with the adapter merged in.
+    """
+    if (base := adapters.base_path(path)) is not None:
+        return adapters.load(load_scorer(base, dtype, tokenizer), path)
     model = _load(AutoModelForSequenceClassification, path, dtype, may_miss=_HEADS, num_labels=1)
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -121,7 +125,9 @@ def load_scorer(path: str, dtype: str = "float32", tokenizer: Any = None) -> Any
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model (safetensors) and its tokenizer so that the ``Auto`` classes load them."""
-    model.save_pretrained(folder)
+    # Training leaves the vocabulary as it is; PEFT would look into the base to be sure, and warn if that is no folder.
+    options = {"save_embedding_layers": False} if adapters.is_adapted(model) else {}
+    model.save_pretrained(folder, **options)
     tokenizer.save_pretrained(folder)
 
 

@@ -1,4 +1,4 @@
-"""From rewards to advantages: generalised advantage estimation, group-relative advantages, whitening.
+"""From rewards to returns: generalised advantage estimation, rewards to go, the price of length, whitening.
 
 Values of tokens are flat ``[N]`` in branch order (see ``TokenTrees``); ``branch`` says which response a token is in.
 """
@@ -50,35 +50,30 @@ def gae(
     return flat, flat + values
 
 
-def group_relative(rewards: Tensor, group: Tensor, scale: str) -> tuple[Tensor, Tensor]:
-    """Advantages of responses relative to their group's mean (Shao et al. 2024, arXiv:2402.03300, section 4.1.2).
+def to_go(rewards: Tensor, penalty: Tensor, branch: Tensor) -> Tensor:
+    """Return of every token ``[N]``: its response's reward less the penalties from the token to the end.
 
     Args:
-        rewards: ``[K]``, one reward a response.
-        group: i64 ``[K]``, the prompt a response answers.
-        scale: ``group`` divides by the group's standard deviation (GRPO), ``batch`` by that of all centred rewards,
-            ``none`` by nothing (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783).
-
-    Returns:
-        ``(advantages [K], group_std [K])``. A group whose rewards are all equal has advantages of exactly 0.
+        rewards: ``[K]``, one reward a response, paid at its end.
+        penalty: ``[N]``, taken off at each token.
+        branch: i64 ``[N]``, the response of each token, non-decreasing.
     """
-    size = torch.bincount(group).to(rewards.dtype)
-    centred = rewards - (torch.zeros_like(size).index_add(0, group, rewards) / size)[group]
-    variance = torch.zeros_like(size).index_add(0, group, centred.square()) / (size - 1).clamp(min=1)
-    group_std = variance.sqrt()[group]
-    # A spread below rounding is no signal: dividing by it would turn noise into advantages of order one.
-    largest = torch.zeros_like(size).scatter_reduce(0, group, rewards.abs(), "amax")[group]
-    flat = group_std <= 1e-6 * largest.clamp(min=1e-6)
-    divisor = _SCALES[scale](centred, group_std)
-    return torch.where(flat, torch.zeros_like(centred), centred / divisor), group_std
+    padded, mask = pad_by_branch(penalty, branch, len(rewards))
+    return rewards[branch] - padded.flip(1).cumsum(1).flip(1)[mask]
 
 
-_SCALES = {
-    "group": lambda centred, group_std: group_std + 1e-4,
-    "batch": lambda centred, group_std: centred.std() + 1e-4,
-    "none": lambda centred, group_std: torch.ones_like(centred),
-}
-"""Divisors of ``group_relative``; the 1e-4 is TRL's and keeps tiny spreads from exploding."""
+def overlong_penalty(length: Tensor, cap: int, buffer: int) -> Tensor:
+    """DAPO's soft overlong punishment ``[K]``: 0 up to ``cap - buffer`` tokens, then a line down to -1 at the cap.
+
+    Yu et al. 2025, arXiv:2503.14476, Eq. 13, where a response longer than the cap has -1; here the cap is where
+    sampling stops, so a response that was cut off has it.
+
+    Args:
+        length: i64 ``[K]``, response tokens.
+        cap: the most tokens that a response can have.
+        buffer: tokens before the cap in which the penalty grows; from 1 to ``cap``.
+    """
+    return ((cap - buffer - length) / buffer).clamp(-1.0, 0.0)
 
 
 def whiten(values: Tensor, keep_mean: bool = False) -> Tensor:

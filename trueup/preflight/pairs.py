@@ -15,14 +15,15 @@ def pair_findings(data: EncodedSet) -> list[Finding]:
     identical = sum(count for reason, count in data.dropped.items() if reason.startswith("identical"))
     if identical:
         share = identical / (identical + len(data))
-        message = f"{identical} pairs ({share:.1%}) had identical chosen and rejected responses and were left out."
+        number = f"{identical} of {identical + len(data)} pairs ({share:.1%})"
+        message = f"{number} had identical chosen and rejected responses and were left out."
         remedy = "They carry no gradient. If many: check how the rejected side was sampled."
         severity = "warning" if share >= 0.01 else "note"
         findings.append(Finding("identical-pairs", severity, 0, message, remedy, {"pairs": identical}, REFERENCE))
     sides = response_lengths_of(data.trees).reshape(len(data), 2)
     empty = int((sides <= 1).any(axis=1).sum())
     if empty:
-        message = f"{empty} pairs have a side that is nothing but its terminator."
+        message = f"In {empty} of {len(data)} pairs a side is nothing but its terminator."
         remedy = "Remove them, unless saying nothing is an answer you want to teach or to punish."
         findings.append(Finding("empty-responses", "warning", 0, message, remedy, {"pairs": empty}, REFERENCE))
     return findings

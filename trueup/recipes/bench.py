@@ -137,8 +137,19 @@ def _adapted(config: RecipeConfig, model: Any) -> Any:
     if config.model.path is None:
         raise UserError("lora.rank: adapters need a trained model to adapt: give model.path, not model.preset")
     seed_globally(config.run.seed, "adapters")
-    base = str(Path(config.model.path).absolute())
+    base = str((_kept_base(config) or Path(config.model.path)).absolute())
     return adapters.attach(model, base, lora.rank, lora.alpha, lora.dropout, lora.targets)
+
+
+def _kept_base(config: RecipeConfig) -> Path | None:
+    """Where the run keeps the model under its adapters, if PEFT could not load it from ``model.path``.
+
+    That is so for a ``.gguf`` file, and for a folder with adapters: they are merged in, and the new ones are over both.
+    """
+    lora, path = getattr(config, "lora", None), config.model.path or ""
+    if lora is None or lora.rank is None or not (path.endswith(".gguf") or adapters.base_path(path)):
+        return None
+    return Path(config.run.out) / "base"
 
 
 def load_policy(config: RecipeConfig, tokenizer: Any) -> Any:
@@ -283,6 +294,9 @@ def _finish(bench: Bench) -> None:
     for old in (aside, final):
         shutil.rmtree(old, ignore_errors=True)
     hub.save(bench.model, bench.tokenizer, aside)
+    if (base := _kept_base(bench.config)) is not None:
+        hub.save(adapters.underlying(bench.model), bench.tokenizer, base)
+        bench.voice.say(f"{base}: the model under the adapters, by which final/ is loaded; keep both")
     aside.rename(final)
     shutil.rmtree(bench.folder / "checkpoints", ignore_errors=True)
 

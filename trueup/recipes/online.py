@@ -16,10 +16,11 @@ from trueup.errors import UserError
 from trueup.models import hub
 from trueup.models.forward import frozen_scorer
 from trueup.recipes.bench import Bench, choose_layout
-from trueup.recipes.reference import frozen_reference, require_same_vocabulary
-from trueup.rewards.learned import LearnedReward
+from trueup.recipes.reference import frozen_reference
+from trueup.recipes.rewards import load_rewards
 from trueup.runtime import fingerprint
-from trueup.train.rollout import AssignCredit, RolloutPlan, RolloutSource
+from trueup.train.experience import AssignCredit
+from trueup.train.rollout import RolloutPlan, RolloutSource
 from trueup.types import Decoding
 
 
@@ -40,7 +41,7 @@ def rollout_source(
     policy_of: Callable[[nn.Module], nn.Module],
     assign: Callable[[Batching], AssignCredit],
 ) -> Online:
-    """Load prompts, reference and reward model, and build the source of rollouts."""
+    """Load prompts, reference and reward, and build the source of rollouts."""
     config, decoding = bench.config, Decoding(**section.decoding.model_dump())
     if decoding.temperature == 0:
         raise UserError("rollout.decoding.temperature: 0 samples one answer only, so there is nothing to learn from")
@@ -58,7 +59,7 @@ def rollout_source(
     loaded = read_prompts(config.data.path, limit=config.data.limit)
     prompts = encode_prompts(loaded, bench.encoder, bench.bounds(decoding.max_new_tokens))
     reference = frozen_reference(bench, section.reference)
-    scorer = load_reward("rollout.reward", section.reward, config.model.dtype, bench.tokenizer).to(bench.device)
+    rewards = load_rewards(section.reward, bench, loaded, prompts)
     bench.voice.say(prompts.describe())
     choose_layout(bench, prompts)
     plan = RolloutPlan(
@@ -69,6 +70,9 @@ def rollout_source(
         mini_batches=section.mini_batches,
         missing_eos_penalty=section.missing_eos_penalty,
         seed=config.run.seed,
+        overlong_buffer=section.overlong_buffer,
+        mask_truncated=section.mask_truncated,
+        resample_zero_spread=section.resample_zero_spread,
     )
     source = RolloutSource(
         prompts=prompts.trees,
@@ -77,26 +81,13 @@ def rollout_source(
         batching=bench.batching,
         policy_of=policy_of,
         reference=frozen_scorer(reference, decoding.temperature),
-        reward=LearnedReward(scorer, bench.batching),
+        reward=rewards.reward(bench.batching),
         assign=assign(bench.batching),
+        records=rewards.rows,
     )
     facts = {
         "data": prompts.fingerprint,
         "reference": fingerprint.of_weights(reference),
-        "reward": fingerprint.of_weights(scorer),
+        "reward": rewards.identity,
     }
     return Online(source, prompts, reference, facts)
-
-
-def load_reward(what: str, path: str, dtype: str, tokenizer: Any) -> Any:
-    """Load a reward model, after checking that it is one and that it reads the policy's token ids.
-
-    ``what`` is the setting that named it, for errors.
-    """
-    scorer = hub.load_scorer(path, dtype, tokenizer)
-    kind = ", ".join(scorer.config.architectures or ("a model of no known kind",))
-    if not kind.endswith("ForSequenceClassification"):
-        # transformers would give it a scalar head of random numbers, and training would follow them.
-        raise UserError(f"{what}: {path} holds {kind}, not a reward model; train one with 'trueup reward'")
-    require_same_vocabulary(what, path, tokenizer)
-    return scorer

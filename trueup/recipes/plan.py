@@ -8,8 +8,6 @@ from trueup.preflight.memory import Memory, estimate_memory
 from trueup.recipes.bench import Bench
 from trueup.train.master import lost_share
 
-GIB = 2.0**30
-
 
 def tell_plan(bench: Bench, data: EncodedSet, unit: str) -> None:
     """Say how many steps, tokens and passes over the data the run will make, and about how much memory it needs."""
@@ -22,7 +20,8 @@ def tell_plan(bench: Bench, data: EncodedSet, unit: str) -> None:
     size, part = (sum(p.numel() for p in group) for group in (list(bench.model.parameters()), trained))
     share = "all" if size == part else f"{part / size:.1%} of them"
     bench.voice.say(
-        f"plan: {steps} steps of {optim.batch_size} {unit}, {examples / len(data):.2f} passes over {len(data)}; "
+        f"plan: {steps} {'step' if steps == 1 else 'steps'} of {optim.batch_size} {unit}, "
+        f"{examples / len(data):.2f} passes over {len(data)}; "
         f"about {_short(tokens)} tokens; {_short(size)} weights in {bench.config.model.dtype}, {share} trained; "
         f"{_memory(estimate_memory(bench.model, data.trees[0], bench.batching, widest), widest)}"
     )
@@ -41,8 +40,9 @@ def _memory(memory: Memory, tokens: int) -> str:
         "AdamW": memory.optimizer,
         f"activations of {tokens} tokens": memory.activations,
     }
-    listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
-    return f"memory about {memory.total / GIB:.2f} GiB ({listed})"
+    unit, size = ("GiB", 2.0**30) if memory.total >= 2**30 / 10 else ("MiB", 2.0**20)
+    listed = ", ".join(f"{name} {part / size:.2f}" for name, part in parts.items())
+    return f"memory about {memory.total / size:.2f} {unit} ({listed})"
 
 
 def _short(count: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from trueup.config.schema import KtoConfig
 from trueup.data.encode import EncodedSet
 from trueup.data.store import response_tokens_before
 from trueup.errors import RunError, UserError
@@ -51,17 +52,19 @@ def stored_references(
     score = adapters.without_adapters(model) if adapters.is_adapted(model) else scorer(model)
     where = Path(store) if store else cache_folder() / "reference"
     parts = {"weights": weights, "dtype": bench.config.model.dtype}
-    return [_filled(bench, where, parts, data, rows, score) for data, rows in sets], weights
+    filled = [_filled(bench, where, parts, data, rows, score) for data, rows in sets]
+    computed, needed = sum(count for _, count in filled), sum(len(rows) for _, rows in sets)
+    bench.voice.say(f"reference log-probabilities: {computed} rows computed, {needed - computed} read from {where}")
+    return [stored(logps) for logps, _ in filled], weights
 
 
 def _filled(
     bench: Bench, where: Path, parts: Mapping[str, str], data: EncodedSet, rows: Sequence[int], score: TokenLogps
-) -> Reference:
-    store = LogpsStore(where, {**parts, "tokens": data.digest}, response_tokens_before(data.trees))
-    computed = fill(store, data.trees, rows, score, bench.batching, partial(bench.voice.prepare, "reference"))
-    kept = len(rows) - computed
-    bench.voice.say(f"reference log-probabilities: {computed} rows computed, {kept} read from {store.folder}")
-    return stored(store)
+) -> tuple[LogpsStore, int]:
+    """The store of a data set with all the rows that are needed, and how many of them were computed for that."""
+    setting = "kto.store" if isinstance(bench.config, KtoConfig) else "preference.store"
+    store = LogpsStore(where, {**parts, "tokens": data.digest}, response_tokens_before(data.trees), setting)
+    return store, fill(store, data.trees, rows, score, bench.batching, partial(bench.voice.prepare, "reference"))
 
 
 def _load(bench: Bench, path: str) -> Any:

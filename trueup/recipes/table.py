@@ -14,6 +14,7 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
     "orpo": ("trueup.recipes.preference", "run_orpo"),
     "ppo": ("trueup.recipes.ppo", "run_ppo"),
     "grpo": ("trueup.recipes.grpo", "run_grpo"),
+    "rloo": ("trueup.recipes.grpo", "run_rloo"),
 }
 """Each recipe is a function of (its configuration, a voice) that returns a ``RunSummary``."""
 

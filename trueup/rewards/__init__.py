@@ -1,1 +1,1 @@
-"""What a learner is paid: reward models, and later rules, judges and their combinations."""
+"""What a learner is paid: reward models, rules, functions of the user's own, judges, and their combinations."""

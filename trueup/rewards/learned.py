@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trueup.data.batching import Batching, map_responses
 from trueup.models.scoring import reads_both_ways, response_scores
-from trueup.rewards.protocol import Completions
+from trueup.rewards.protocol import Completions, Scores
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,6 @@ class LearnedReward:
             object.__setattr__(self, "batching", replace(self.batching, layout="plain"))
 
     @torch.no_grad()
-    def __call__(self, completions: Completions) -> Tensor:
-        """Raw scores ``[K]``."""
-        return map_responses(completions.trees, lambda trees: response_scores(self.model, trees), self.batching)
+    def __call__(self, completions: Completions) -> Scores:
+        """Raw scores of the model's head."""
+        return Scores(map_responses(completions.trees, lambda trees: response_scores(self.model, trees), self.batching))

@@ -23,13 +23,16 @@ FORMAT = 1
 class LogpsStore:
     """A positional store of per-token log-probabilities; a row is read only after it was written whole."""
 
-    def __init__(self, parent: Path, parts: Mapping[str, str], offsets: np.ndarray) -> None:
+    def __init__(
+        self, parent: Path, parts: Mapping[str, str], offsets: np.ndarray, setting: str = "preference.store"
+    ) -> None:
         """Open the store of that key, or create an empty one.
 
         Args:
             parent: folder of stores; the store's own folder is named by its key.
             parts: what the values depend on, by name: fingerprints of weights and of token ids, the dtype policy.
             offsets: i64 ``[rows + 1]``, for each row the number of response tokens before it.
+            setting: where the user names ``parent``; only the refusal mentions it.
 
         Raises:
             UserError: the folder cannot be written, or its files are not those of this data set.
@@ -45,7 +48,7 @@ class LogpsStore:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.folder}: the store of reference log-probabilities cannot be used ({error}); "
-                "remove the folder, or give another --preference.store"
+                f"remove the folder, or give another --{setting}"
             ) from None
 
     def _create(self) -> None:

@@ -34,10 +34,12 @@ class Tally:
     Attributes:
         terms: name -> summed term; the loss is the weighted sum of their means.
         metrics: name -> (sum, weight); the step reports sum / weight over the whole step.
+        peaks: name -> value; the step reports the largest.
     """
 
     terms: Mapping[str, Term]
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -13,10 +13,12 @@ from trueup.data.order import step_indices
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
 from trueup.models.forward import TokenLogps
-from trueup.models.generate import sample
-from trueup.ops.divergences import k1, k3
+from trueup.models.generate import Sampler, sample
+from trueup.ops.returns import overlong_penalty
 from trueup.rewards.protocol import Completions, Reward
+from trueup.rewards.rows import PromptRows
 from trueup.runtime.seeding import generator
+from trueup.train.experience import AssignCredit, Credit, Experience, describe, join, of_groups, spread_groups, without
 from trueup.train.protocols import State, Work
 from trueup.types import Bundle, Decoding, TokenTrees
 
@@ -44,42 +46,21 @@ class RolloutBatch(Bundle):
 
 
 @dataclass(frozen=True)
-class Experience:
-    """One rollout before credit is assigned: K responses in tree order, N response tokens.
+class RolloutPlan:
+    """The sizes of a rollout and its use: ``epochs * mini_batches`` optimiser steps are made of each.
 
     Attributes:
-        trees: prompts with their sampled responses.
-        group: i64 ``[K]``, the prompt of each response.
-        branch: i64 ``[N]``, the response of each token.
-        old_logps, ref_logps: ``[N]``.
-        rewards: ``[K]``, what each response is paid, the penalty for missing terminators included.
+        prompts: sampled at a time.
+        group_size: responses to each.
+        decoding: how they are sampled.
+        epochs, mini_batches: passes over a rollout, and optimiser steps of a pass.
+        missing_eos_penalty: taken from the reward of a response that was cut off.
+        seed: of the order of the prompts and of the sampling.
+        overlong_buffer: tokens before the cap in which ``overlong_penalty`` grows; None for no such penalty.
+        mask_truncated: responses that were cut off are compared with the others of their group, and not trained on.
+        resample_zero_spread: groups whose responses are all paid the same are left out, and at most this many further
+            rollouts fill their places; None keeps them.
     """
-
-    trees: Sequence[Tree]
-    group: Tensor
-    branch: Tensor
-    old_logps: Tensor
-    ref_logps: Tensor
-    rewards: Tensor
-
-
-@dataclass(frozen=True)
-class Credit:
-    """What credit assignment adds to an experience: ``[N]`` advantages and, with a critic, returns and values."""
-
-    advantages: Tensor
-    returns: Tensor | None = None
-    values: Tensor | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-AssignCredit = Callable[[nn.Module, Experience], Credit]
-"""(model, experience) -> credit. PPO and GRPO differ here, and in their objective, and nowhere else."""
-
-
-@dataclass(frozen=True)
-class RolloutPlan:
-    """The sizes of a rollout and its use: ``epochs * mini_batches`` optimiser steps are made of each."""
 
     prompts: int
     group_size: int
@@ -88,6 +69,9 @@ class RolloutPlan:
     mini_batches: int
     missing_eos_penalty: float
     seed: int
+    overlong_buffer: int | None = None
+    mask_truncated: bool = False
+    resample_zero_spread: int | None = None
 
     @property
     def steps(self) -> int:
@@ -112,6 +96,8 @@ class RolloutSource:
         reference: scores trees under the reference.
         reward: scores completions.
         assign: credit assignment.
+        records: text and metadata of the prompts, for rewards that read them.
+        sampler: where responses come from.
     """
 
     prompts: Sequence[Tree]
@@ -122,14 +108,17 @@ class RolloutSource:
     reference: TokenLogps
     reward: Reward
     assign: AssignCredit
+    records: PromptRows | None = None
+    sampler: Sampler = sample
     _buffer: _Buffer | None = field(default=None, init=False)
+    _draws: int = field(default=0, init=False)
     _consumed: dict[str, float] = field(default_factory=lambda: {"num_prompts": 0.0, "num_tokens": 0.0}, init=False)
 
     def draw(self, model: nn.Module, step: int) -> Work:
         """The micro-batches of a step; every ``plan.steps`` steps a new rollout is sampled from ``model``."""
         rollout, use = divmod(step, self.plan.steps)
         if self._buffer is None or use == 0:
-            self._buffer = self._sample(model, rollout)
+            self._buffer = self._sample(model)
         trees = self._buffer.trees
         epoch, part = divmod(use, self.plan.mini_batches)
         order = torch.randperm(len(trees), generator=generator(self.plan.seed, "mini", rollout, epoch)).tolist()
@@ -138,32 +127,65 @@ class RolloutSource:
         batches = [self._batch([chosen[i] for i in cut], fresh=use == 0) for cut in cuts]
         return Work(batches, self._buffer.metrics if use == 0 else {}, dict(self._consumed))
 
-    def _sample(self, model: nn.Module, rollout: int) -> _Buffer:
+    def _sample(self, model: nn.Module) -> _Buffer:
+        drawn, used = self._collect(model)
+        everything = join(drawn)
+        self._consumed["num_prompts"] += len(everything.trees)
+        self._consumed["num_tokens"] += float(len(everything.branch))
+        credit = self.assign(model, used) if used.trees else Credit(torch.zeros(0))
+        metrics = {**describe(everything), **credit.metrics}
+        if self.plan.resample_zero_spread is not None:
+            unused = len(everything.trees) - len(used.trees)
+            metrics |= {"rollout/extra_draws": len(drawn) - 1, "rollout/unused_groups": unused}
+        optional = {"advantages": credit.advantages, "returns": credit.returns, "old_values": credit.values}
+        tensors = {"old_logps": used.old_logps, "ref_logps": used.ref_logps}
+        tensors |= {name: value for name, value in optional.items() if value is not None}
+        if not self.plan.mask_truncated:
+            return _Buffer(list(used.trees), tensors, metrics)
+        tokens = used.ended[used.branch]
+        metrics["rollout/unused_truncated"] = int((~used.ended).sum())
+        trees = without(used.trees, ~used.ended)
+        return _Buffer(trees, {name: value[tokens] for name, value in tensors.items()}, metrics)
+
+    def _collect(self, model: nn.Module) -> tuple[list[Experience], Experience]:
+        """All that was drawn, draw by draw, and what of it is trained on."""
+        drawn, most = [self._draw(model)], self.plan.resample_zero_spread
+        if most is None:
+            return drawn, drawn[0]
+        used = of_groups(drawn[0], spread_groups(drawn[0]))
+        while len(used.trees) < self.plan.prompts and len(drawn) <= most:
+            drawn.append(self._draw(model))
+            used = join([used, of_groups(drawn[-1], spread_groups(drawn[-1]))])
+        return drawn, of_groups(used, torch.arange(len(used.trees)) < self.plan.prompts)
+
+    def _draw(self, model: nn.Module) -> Experience:
+        """Sample and score responses to the next prompts."""
         plan = self.plan
-        rows = step_indices(rollout, plan.prompts, len(self.prompts), plan.seed)
+        rows = step_indices(self._draws, plan.prompts, len(self.prompts), plan.seed)
         prompts = [self.prompts[i].prompt for i in rows]
-        rng = generator(plan.seed, "rollout", rollout, device=self.batching.device)
-        drawn = sample(self.policy_of(model), prompts, plan.group_size, plan.decoding, self.encoder.stops, rng)
+        rng = generator(plan.seed, "rollout", self._draws, device=self.batching.device)
+        self._draws += 1
+        drawn = self.sampler(self.policy_of(model), prompts, plan.group_size, plan.decoding, self.encoder.stops, rng)
         trees = [Tree(p, tuple(s.tokens for s in group)) for p, group in zip(prompts, drawn, strict=True)]
         flat = [s for group in drawn for s in group]
         ended = torch.tensor([s.ended for s in flat])
-        scores = self.reward(Completions(trees, tuple(rows), tuple(s.ended for s in flat))).cpu()
+        records = [self.records[i] for i in rows] if self.records is not None else ()
+        scored = self.reward(Completions(trees, tuple(rows), tuple(s.ended for s in flat), self.encoder, records))
         count = torch.tensor([len(s.tokens) for s in flat])
-        experience = Experience(
+        rewards = scored.total.cpu() - plan.missing_eos_penalty * (~ended).float()
+        if plan.overlong_buffer is not None:
+            rewards = rewards + overlong_penalty(count, plan.decoding.max_new_tokens, plan.overlong_buffer)
+        return Experience(
             trees=trees,
             group=torch.arange(len(rows)).repeat_interleave(plan.group_size),
             branch=torch.arange(len(flat)).repeat_interleave(count),
             old_logps=torch.cat([s.logps for s in flat]),
             ref_logps=map_tokens(trees, self.reference, self.batching).cpu(),
-            rewards=scores - plan.missing_eos_penalty * (~ended).float(),
+            scores=scored.total.cpu(),
+            parts={name: part.cpu() for name, part in scored.parts.items()},
+            rewards=rewards,
+            ended=ended,
         )
-        credit = self.assign(model, experience)
-        self._consumed["num_prompts"] += len(rows)
-        self._consumed["num_tokens"] += float(count.sum())
-        tensors = {"old_logps": experience.old_logps, "ref_logps": experience.ref_logps}
-        optional = {"advantages": credit.advantages, "returns": credit.returns, "old_values": credit.values}
-        tensors |= {name: value for name, value in optional.items() if value is not None}
-        return _Buffer(trees, tensors, {**_describe(experience, scores, count, ended), **credit.metrics})
 
     def _batch(self, indices: list[int], fresh: bool) -> RolloutBatch:
         assert self._buffer is not None
@@ -178,29 +200,11 @@ class RolloutSource:
     def state(self) -> State:
         """The buffer in use, so that a run stopped in the middle of a rollout continues with it."""
         buffer = asdict(self._buffer) if self._buffer is not None else None
-        return {"buffer": buffer, "consumed": dict(self._consumed)}
+        return {"buffer": buffer, "draws": self._draws, "consumed": dict(self._consumed)}
 
     def restore(self, state: State) -> None:
         """Continue with a saved buffer."""
-        self._consumed = state["consumed"]
+        self._draws, self._consumed = state["draws"], state["consumed"]
         if state["buffer"] is not None:
             trees = [Tree(tuple(t["prompt"]), tuple(map(tuple, t["responses"]))) for t in state["buffer"]["trees"]]
             self._buffer = _Buffer(trees, state["buffer"]["tensors"], state["buffer"]["metrics"])
-
-
-def _describe(experience: Experience, scores: Tensor, count: Tensor, ended: Tensor) -> dict[str, float]:
-    """The rollout's metrics; names are TRL's where the definition is (docs/metrics.md)."""
-    grouped = scores[torch.argsort(experience.group, stable=True)].view(int(experience.group.max()) + 1, -1)
-    lengths = count.float()
-    return {
-        "reward": float(scores.mean()),
-        "reward_std": float(scores.std()) if len(scores) > 1 else 0.0,
-        "frac_reward_zero_std": float((grouped.std(dim=1) < 1e-6).float().mean()) if grouped.shape[1] > 1 else 0.0,
-        "completions/mean_length": float(lengths.mean()),
-        "completions/min_length": float(lengths.min()),
-        "completions/max_length": float(lengths.max()),
-        "completions/clipped_ratio": float((~ended).float().mean()),
-        "kl/policy_reference_k1": float(k1(experience.old_logps, experience.ref_logps).mean()),
-        "kl/policy_reference_k3": float(k3(experience.old_logps, experience.ref_logps).mean()),
-        "kl/sequence_k1": float(k1(experience.old_logps, experience.ref_logps).sum() / len(scores)),
-    }

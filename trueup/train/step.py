@@ -109,11 +109,12 @@ def _require_finite(step: int, loss: float, norm: float) -> None:
 
 
 class _Sums:
-    """Sums of terms and metrics over the micro-batches of a step."""
+    """Sums of terms and metrics, and largest values, over the micro-batches of a step."""
 
     def __init__(self) -> None:
         self.terms: dict[str, tuple[float, str, float]] = {}
         self.metrics: dict[str, tuple[float, float]] = {}
+        self.peaks: dict[str, float] = {}
 
     def add(self, tally: Tally) -> None:
         for name, term in tally.terms.items():
@@ -122,6 +123,8 @@ class _Sums:
         for name, (total, weight) in tally.metrics.items():
             sum_, count = self.metrics.get(name, (0.0, 0.0))
             self.metrics[name] = (sum_ + float(total), count + float(weight))
+        for name, value in tally.peaks.items():
+            self.peaks[name] = max(value, self.peaks.get(name, value))
 
     def means(self, counts: Mapping[str, float]) -> dict[str, float]:
         """The loss, each of its terms if there are several, and every metric that saw anything."""
@@ -129,4 +132,4 @@ class _Sums:
         loss = sum(self.terms[name][2] * value for name, value in parts.items())
         named = {f"loss/{name}": value for name, value in parts.items()} if len(parts) > 1 else {}
         means = {name: total / weight for name, (total, weight) in self.metrics.items() if weight}
-        return {"loss": float(loss), **named, **means}
+        return {"loss": float(loss), **named, **means, **self.peaks}
