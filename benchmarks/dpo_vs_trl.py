@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with the data files")
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--batches", type=int, default=1, help="batches of 8 pairs, each run by every contender")
+    parser.add_argument("--peers", nargs="*", default=[setting.name for setting in PEERS], help="TRL's settings")
+    parser.add_argument("--without-memory", action="store_true", help="race only")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,7 +113,7 @@ def main() -> None:
     if args.measure:
         print(json.dumps(_one_peak(args)))
         return
-    results = _others(args.cases)
+    results = _others(args.cases, args.peers)
     for case in CASES:
         if case.name in args.cases:
             results += _run_case(case, args)
@@ -119,25 +121,31 @@ def main() -> None:
     _print(results)
 
 
-def _others(cases: Sequence[str]) -> list[dict[str, Any]]:
-    """Results of cases that are not run now."""
+def _others(cases: Sequence[str], peers: Sequence[str]) -> list[dict[str, Any]]:
+    """Results of cases and settings that are not run now."""
     file = RESULTS / "dpo_vs_trl.cpu.json"
-    return [row for row in json.loads(file.read_text())["cases"] if row["data"] not in cases] if file.exists() else []
+    if not file.exists():
+        return []
+    rerun = {(case, peer) for case in cases for peer in peers}
+    return [
+        row
+        for row in json.loads(file.read_text())["cases"]
+        if (row["data"], row["peer"].partition(", ")[2]) not in rerun
+    ]
 
 
 def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Race ours against each setting of TRL over the batches, then measure each one's memory alone."""
-    peaks = {who: _peak(args, case.name, who) for who in ("ours", *(setting.name for setting in PEERS))}
-    own = peaks["ours"]
+    measured = [] if args.without_memory else ["ours", *args.peers]
+    peaks = {who: _peak(args, case.name, who) for who in measured}
     trees, model = _load(case, args)
     batches = _batches(trees, args.batches)
     ours = Ours(model, case.tokens)
     update = _update_seconds(ours, batches[0])
     rows = []
-    for setting in PEERS:
+    for setting in (setting for setting in PEERS if setting.name in args.peers):
         peer = Peer(setting, model, min(setting.at_once, case.at_once))
         row = _race(ours, peer, batches, update, apart=case.file is None)
-        other = peaks[setting.name]
         facts = {
             "date": now(),
             "model": "SmolLM2-135M-Instruct" if case.file else "2x128",
@@ -146,8 +154,7 @@ def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
             "peer": f"trl {version('trl')}, {setting.name}",
             "settings": {**setting.options, "per_device_train_batch_size": peer.at_once},
         }
-        memory = {"ratio_peak_memory": own / other, "peak_gib": {"ours": own / 2**30, "peer": other / 2**30}}
-        rows.append({**facts, **row, **memory})
+        rows.append({**facts, **row, **_memory(peaks, setting.name)})
         del peer
         gc.collect()
     return rows
@@ -159,6 +166,14 @@ def _update_seconds(ours: Ours, batch: list[Tree]) -> float:
     seconds = max(0.0, _cpu_seconds(ours.step, batch) - _cpu_seconds(ours.gradients, batch))
     ours.model.zero_grad()
     return seconds
+
+
+def _memory(peaks: dict[str, float], peer: str) -> dict[str, Any]:
+    """Peaks in GiB and their ratio; null where they were not measured."""
+    if not peaks:
+        return {"ratio_peak_memory": None, "peak_gib": None}
+    gib = {"ours": peaks["ours"] / 2**30, "peer": peaks[peer] / 2**30}
+    return {"ratio_peak_memory": gib["ours"] / gib["peer"], "peak_gib": gib}
 
 
 def _race(ours: Ours, peer: Peer, batches: Sequence[list[Tree]], update: float, apart: bool) -> dict[str, Any]:
@@ -427,7 +442,7 @@ def _print(results: Sequence[dict[str, Any]]) -> None:
             f"{row['ratio_pairs_per_second_cold_store']['median']:.2f}",
             f"{row['ratio_flops']:.2f}",
             f"{row['flops_over_minimum']['ours']:.3f}",
-            f"{row['ratio_peak_memory']:.2f}",
+            "-" if row["ratio_peak_memory"] is None else f"{row['ratio_peak_memory']:.2f}",
             f"{row['max_relative_gradient_difference']:.1e}",
         )
     Console(width=140).print(table)
