@@ -25,6 +25,16 @@ QUIET = [
 ]
 """Marks of a test module: TRL 1.16 uses transformers' old names of activation checkpointing, and CPO and ORPO."""
 
+PLAIN: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+}
+"""Every trainer's settings: on the CPU, in float32, saving and reporting nothing."""
+
 TRAINERS = {
     "dpo": ("trl", "DPOTrainer", "DPOConfig"),
     "kto": ("trl", "KTOTrainer", "KTOConfig"),
@@ -107,12 +117,7 @@ def trainer(kind: str, model: Any, rows: Sequence[dict[str, Any]], out: Path, **
     given = {name: settings.pop(name) for name in ("ref_model", "peft_config") if name in settings}
     config = getattr(library, config_name)(
         output_dir=str(out),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
+        **PLAIN,
         max_length=64,
         **settings,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl_peer import EOS, VOCABULARY, tokenizer
+from trl_peer import EOS, PLAIN, VOCABULARY, tokenizer
 
 from trueup.data.trees import Tree
 
@@ -54,12 +54,7 @@ def trainer(kind: str, policy: Any, reference: Any, out: Path, **settings: Any) 
     policy.config._name_or_path = str(out / "reference")
     config = getattr(library, f"{kind}Config")(
         output_dir=str(out),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
+        **PLAIN,
         per_device_train_batch_size=len(REWARDS),
         num_generations=GROUP,
         num_iterations=2,

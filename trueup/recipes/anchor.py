@@ -15,7 +15,7 @@ from trueup.recipes.reference import frozen_reference, stored_references
 from trueup.runtime import fingerprint
 from trueup.runtime.seeding import generator
 from trueup.train.companions import MovingReference
-from trueup.train.reference import live, visited
+from trueup.train.reference import live
 from trueup.train.sources import Reference, TreeMaker
 from trueup.types import Decoding
 
@@ -50,8 +50,7 @@ def anchor_pairs(config: DpoConfig, bench: Bench, data: EncodedSet, held: Encode
     section = config.preference
     same = section.reference is None
     if section.rejected == "file" and section.sync_every is None:
-        rows = visited(bench.steps(data), config.optim.batch_size, len(data), config.run.seed)
-        sets = [(data, rows), *([(held, list(range(len(held))))] if held else [])]
+        sets = [(data, bench.rows(data)), *([(held, range(len(held)))] if held else [])]
         references, weights = stored_references(bench, section.reference, section.store, sets)
         return Anchor(references[0], references[-1] if held else None, weights, same)
     model = frozen_reference(bench, section.reference)

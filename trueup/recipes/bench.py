@@ -40,6 +40,7 @@ from trueup.train.loop import Plan, RunSummary, run, unpack_state
 from trueup.train.master import MasterWeights
 from trueup.train.optim import make_optimizer
 from trueup.train.protocols import Objective, Source, StepReport
+from trueup.train.reference import visited
 from trueup.train.sources import DataSource, Reference
 from trueup.train.step import TrainState, evaluate_objective
 
@@ -105,6 +106,10 @@ class Bench:
         """Optimiser steps: as configured, else one pass over the data."""
         return self.config.optim.steps or math.ceil(len(data) / self.config.optim.batch_size)
 
+    def rows(self, data: EncodedSet) -> Sequence[int]:
+        """The rows of the data that the run will draw, in ascending order."""
+        return visited(self.steps(data), self.config.optim.batch_size, len(data), self.config.run.seed)
+
 
 def set_up(config: RecipeConfig, voice: Voice, load: Callable[[RecipeConfig, Any], Any]) -> Bench:
     """Check the run folder, load tokenizer and model (``load``), and return the bench. Nothing is written yet."""
@@ -113,13 +118,13 @@ def set_up(config: RecipeConfig, voice: Voice, load: Callable[[RecipeConfig, Any
     if config.run.resume:
         _require_same_settings(config, folder / "config.yaml")
     device = prepare(config.run.device, config.run.threads)
+    if config.model.attention == "flex" and device.type != "cuda":
+        raise UserError("model.attention: FlexAttention has no backward pass on a CPU; leave it at auto")
     tokenizer = hub.load_tokenizer(config.model.tokenizer or config.model.path or "")
     seed_globally(config.run.seed, "weights")
     model = load(config, tokenizer).to(device)
     start = fingerprint.of_weights(model)
     if config.model.attention == "flex":
-        if device.type != "cuda":
-            raise UserError("model.attention: FlexAttention has no backward pass on a CPU; leave it at auto")
         model.set_attn_implementation(FLEX)
     if config.model.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})

@@ -16,7 +16,7 @@ from trueup.errors import UserError
 from trueup.models import hub
 from trueup.models.forward import frozen_scorer
 from trueup.recipes.bench import Bench, choose_layout
-from trueup.recipes.reference import frozen_reference
+from trueup.recipes.reference import frozen_reference, require_same_vocabulary
 from trueup.recipes.rewards import load_rewards
 from trueup.runtime import fingerprint
 from trueup.train.experience import AssignCredit
@@ -56,6 +56,8 @@ def rollout_source(
             f"rollout.decoding.max_new_tokens: {decoding.max_new_tokens} leave no room for a prompt in the model's "
             f"context of {context}"
         )
+    if section.reference is not None:
+        require_same_vocabulary("reference", section.reference, bench.tokenizer)
     loaded = read_prompts(config.data.path, limit=config.data.limit)
     prompts = encode_prompts(loaded, bench.encoder, bench.bounds(decoding.max_new_tokens))
     reference = frozen_reference(bench, section.reference)

@@ -20,7 +20,6 @@ from trueup.recipes.reference import require_same_vocabulary, require_unchanged
 from trueup.train.companions import Companion, RunningMean
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.preference import PreferenceObjective, pair_logps
-from trueup.train.reference import visited
 from trueup.train.sources import DataSource, Reference
 
 
@@ -108,7 +107,7 @@ def _preflight(bench: Bench, objective: PreferenceObjective, data: EncodedSet, a
 def _identity(
     bench: Bench, objective: PreferenceObjective, data: EncodedSet, reference: Reference, same_model: bool
 ) -> list[Finding]:
-    rows = visited(bench.steps(data), bench.config.optim.batch_size, len(data), bench.config.run.seed)[:8]
+    rows = bench.rows(data)[:8]
     batch = bench.batching.collate([data.trees[row] for row in rows])
     found = measure_identity(
         bench.model, batch, reference(rows, batch), lambda logps, ref: objective.losses(pair_logps(logps, ref, batch))

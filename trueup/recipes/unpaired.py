@@ -23,7 +23,6 @@ from trueup.recipes.reference import require_same_vocabulary, stored_references
 from trueup.train.companions import RunningMean
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.unpaired import UnpairedObjective
-from trueup.train.reference import visited
 from trueup.train.unpaired import ReferencePoint, UnpairedSource, mismatched_kl
 
 
@@ -87,8 +86,7 @@ def _sources(
     config: KtoConfig, bench: Bench, sets: Sequence[JudgedSet], baseline: RunningMean | None
 ) -> tuple[list[UnpairedSource], str]:
     """A source over each set (training, held-out), and the fingerprint of the reference's weights."""
-    rows = [visited(bench.steps(sets[0].encoded), config.optim.batch_size, len(sets[0]), config.run.seed)]
-    rows += [list(range(len(held))) for held in sets[1:]]
+    rows = [bench.rows(sets[0].encoded), *(range(len(held)) for held in sets[1:])]
     foreign = [judged.foreign for judged in sets if judged.foreign is not None]
     wanted = list(zip([*(judged.encoded for judged in sets), *foreign], rows * 2, strict=False))
     references, weights = stored_references(bench, config.kto.reference, config.kto.store, wanted)
@@ -113,7 +111,7 @@ def _preflight(
     weights = settings.get("desirable_weight"), settings.get("undesirable_weight")
     findings = read_back_findings(data.encoded.read_back, bench.encoder)
     findings += label_findings(wanted, len(data) - wanted, *weights)
-    rows = visited(bench.steps(data.encoded), config.optim.batch_size, len(data), config.run.seed)[:8]
+    rows = bench.rows(data.encoded)[:8]
     batch = source.batch(rows, 0.0)
     found = measure_identity(
         bench.model, batch.trees, batch.ref_logps, lambda logps, ref: objective.losses(logps, ref, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -70,8 +71,9 @@ def fill(
     return len(absent)
 
 
-def visited(steps: int, batch_size: int, size: int, seed: int) -> list[int]:
-    """The rows that a run of so many steps draws, in ascending order."""
+@lru_cache(maxsize=1)
+def visited(steps: int, batch_size: int, size: int, seed: int) -> Sequence[int]:
+    """The rows that a run of so many steps draws, in ascending order; store and first checks ask for them."""
     if steps * batch_size >= size:
-        return list(range(size))
-    return sorted({row for step in range(steps) for row in step_indices(step, batch_size, size, seed)})
+        return range(size)
+    return tuple(sorted({row for step in range(steps) for row in step_indices(step, batch_size, size, seed)}))
