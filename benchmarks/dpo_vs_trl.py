@@ -20,24 +20,31 @@ import argparse
 import copy
 import gc
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import RESULTS, write_result
+from harness import (
+    counted,
+    cpu_seconds,
+    gradient_difference,
+    high_water_mark,
+    measure_apart,
+    memory,
+    other_results,
+    spread,
+    write_result,
+)
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from trueup.config.schema import OptimSection
 from trueup.data.batching import Batching
@@ -113,25 +120,12 @@ def main() -> None:
     if args.measure:
         print(json.dumps(_one_peak(args)))
         return
-    results = _others(args.cases, args.peers)
+    results = other_results("dpo_vs_trl", "cpu", args.cases, args.peers)
     for case in CASES:
         if case.name in args.cases:
             results += _run_case(case, args)
             print(write_result("dpo_vs_trl", "cpu", results))
     _print(results)
-
-
-def _others(cases: Sequence[str], peers: Sequence[str]) -> list[dict[str, Any]]:
-    """Results of cases and settings that are not run now."""
-    file = RESULTS / "dpo_vs_trl.cpu.json"
-    if not file.exists():
-        return []
-    rerun = {(case, peer) for case in cases for peer in peers}
-    return [
-        row
-        for row in json.loads(file.read_text())["cases"]
-        if (row["data"], row["peer"].partition(", ")[2]) not in rerun
-    ]
 
 
 def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -154,7 +148,7 @@ def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
             "peer": f"trl {version('trl')}, {setting.name}",
             "settings": {**setting.options, "per_device_train_batch_size": peer.at_once},
         }
-        rows.append({**facts, **row, **_memory(peaks, setting.name)})
+        rows.append({**facts, **row, **memory(peaks, setting.name)})
         del peer
         gc.collect()
     return rows
@@ -163,17 +157,9 @@ def _run_case(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
 def _update_seconds(ours: Ours, batch: list[Tree]) -> float:
     """CPU seconds of clipping and AdamW; the first update, which makes the moments, is not counted."""
     ours.step(batch)
-    seconds = max(0.0, _cpu_seconds(ours.step, batch) - _cpu_seconds(ours.gradients, batch))
+    seconds = max(0.0, cpu_seconds(partial(ours.step, batch)) - cpu_seconds(partial(ours.gradients, batch)))
     ours.model.zero_grad()
     return seconds
-
-
-def _memory(peaks: dict[str, float], peer: str) -> dict[str, Any]:
-    """Peaks in GiB and their ratio; null where they were not measured."""
-    if not peaks:
-        return {"ratio_peak_memory": None, "peak_gib": None}
-    gib = {"ours": peaks["ours"] / 2**30, "peer": peaks[peer] / 2**30}
-    return {"ratio_peak_memory": gib["ours"] / gib["peer"], "peak_gib": gib}
 
 
 def _race(ours: Ours, peer: Peer, batches: Sequence[list[Tree]], update: float, apart: bool) -> dict[str, Any]:
@@ -190,20 +176,20 @@ def _race(ours: Ours, peer: Peer, batches: Sequence[list[Tree]], update: float, 
             runner.model.zero_grad()
         flops = []
         for column, runner in ((0, ours), (2, peer)):
-            with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
-                times[column].append(_cpu_seconds(runner.gradients, batch) + update)
+            seconds, count = counted(partial(cpu_seconds, partial(runner.gradients, batch)))
             if apart:
-                times[column][-1] = _cpu_seconds(runner.gradients, batch) + update
-            flops.append(float(counter.get_total_flops()))
-        difference = _difference(ours.model, peer.model)  # of gradients made once, or twice by both
+                seconds = cpu_seconds(partial(runner.gradients, batch))
+            times[column].append(seconds + update)
+            flops.append(count)
+        difference = gradient_difference(ours.model, peer.model)  # of gradients made once, or twice by both
         ours.model.zero_grad()
-        times[1].append(_cpu_seconds(ours.cold_gradients, batch) + update)
+        times[1].append(cpu_seconds(partial(ours.cold_gradients, batch)) + update)
         print(f"{peer.setting.name}: " + ", ".join(f"{column[-1]:.2f} s" for column in times), file=sys.stderr)
     warm, cold, theirs = times
     least = _least_flops(ours.model, batches[-1])
     return {
-        "ratio_pairs_per_second": _spread([b / a for a, b in zip(warm, theirs, strict=True)]),
-        "ratio_pairs_per_second_cold_store": _spread([b / a for a, b in zip(cold, theirs, strict=True)]),
+        "ratio_pairs_per_second": spread([b / a for a, b in zip(warm, theirs, strict=True)]),
+        "ratio_pairs_per_second_cold_store": spread([b / a for a, b in zip(cold, theirs, strict=True)]),
         "pairs_per_second": {"ours": PAIRS / statistics.median(warm), "peer": PAIRS / statistics.median(theirs)},
         "update_seconds": update,
         "ratio_flops": flops[1] / flops[0],
@@ -250,10 +236,6 @@ def _batches(trees: Sequence[Tree], count: int) -> list[list[Tree]]:
 
 def _longest(tree: Tree) -> int:
     return len(tree.prompt) + max(map(len, tree.responses))
-
-
-# The counter knows addmm and not addmm_, which our head's backward pass uses. Attention scores are counted for neither.
-IN_PLACE = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
 
 
 class Ours:
@@ -365,16 +347,6 @@ class Peer:
         self.model.zero_grad()
 
 
-def _difference(ours: Any, peer: Any) -> float:
-    """The largest difference of any parameter's gradient, relative to that parameter's gradient norm."""
-    named = dict(peer.named_parameters())
-    worst = 0.0
-    for name, own in ours.named_parameters():
-        other = named[name].grad
-        worst = max(worst, float((own.grad - other).norm() / other.norm()))
-    return worst
-
-
 def _least_flops(model: Any, batch: list[Tree]) -> float:
     """Forward and backward with every prompt once, nothing padded, the head on response positions only."""
     head = head_of(model).weight.numel()
@@ -387,23 +359,10 @@ def _least_flops(model: Any, batch: list[Tree]) -> float:
     return 6.0 * (linear * sum(tree.size for tree in batch) + head * responses)
 
 
-def _cpu_seconds(run: Callable[[list[Tree]], None], batch: list[Tree]) -> float:
-    began = time.process_time()
-    run(batch)
-    return time.process_time() - began
-
-
 def _peak(args: argparse.Namespace, case: str, who: str) -> float:
     """Peak resident memory of a fresh process that makes one step, bytes."""
-    command = [sys.executable, __file__, "--model", args.model, "--data", args.data, "--batches", str(args.batches)]
-    done = subprocess.run(
-        [*command, "--measure", json.dumps([case, who])],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
-    )
-    return json.loads(done.stdout.splitlines()[-1])["peak"]
+    given = ["--model", args.model, "--data", args.data, "--batches", str(args.batches), "--measure"]
+    return measure_apart(__file__, *given, json.dumps([case, who]))["peak"]
 
 
 def _one_peak(args: argparse.Namespace) -> dict[str, float]:
@@ -418,17 +377,7 @@ def _one_peak(args: argparse.Namespace) -> dict[str, float]:
         runner = Peer(setting, model, min(setting.at_once, case.at_once))
     del model, trees
     runner.step(batch)
-    return {"peak": _high_water_mark()}
-
-
-def _high_water_mark() -> float:
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return float(line.split()[1]) * 1024
-
-
-def _spread(ratios: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    return {"peak": high_water_mark()}
 
 
 def _print(results: Sequence[dict[str, Any]]) -> None:

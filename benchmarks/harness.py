@@ -1,13 +1,20 @@
-"""What all benchmarks share: the environment they record, and where their results go."""
+"""What all benchmarks share: the environment they record, where their results go, and how a contender is measured."""
 
 from __future__ import annotations
 
 import json
+import os
+import statistics
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trueup.runtime.folder import environment, now
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,3 +35,86 @@ def write_result(name: str, device: str, cases: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def other_results(name: str, device: str, cases: Sequence[str], peers: Sequence[str]) -> list[dict[str, Any]]:
+    """What the result has of cases and settings that are not run now; ``peer`` is "trl VERSION, SETTING"."""
+    file = RESULTS / f"{name}.{device}.json"
+    if not file.exists():
+        return []
+    rerun = {(case, peer) for case in cases for peer in peers}
+    return [
+        row
+        for row in json.loads(file.read_text())["cases"]
+        if (row["data"], row["peer"].partition(", ")[2]) not in rerun
+    ]
+
+
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """What ``run`` returns, and the seconds that this process computed for it: what else the machine did is not in."""
+    began = time.process_time()
+    out = run()
+    return out, time.process_time() - began
+
+
+def cpu_seconds(run: Callable[[], Any]) -> float:
+    """The seconds of ``timed`` alone."""
+    return timed(run)[1]
+
+
+def counted(run: Callable[[], T]) -> tuple[T, float]:
+    """What ``run`` returns, and the operations of its matrix products; attention scores are counted for nobody.
+
+    Counting costs time in Python for every call: nothing beside seconds of matrix products, but much where there are
+    many small ones.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter knows addmm and not addmm_, which our head's backward pass uses.
+    in_place = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        out = run()
+    return out, float(counter.get_total_flops())
+
+
+def spread(ratios: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def gradient_difference(ours: Any, peer: Any) -> float:
+    """The largest difference of any parameter's gradient, relative to that parameter's gradient norm."""
+    named = dict(peer.named_parameters())
+    worst = 0.0
+    for name, own in ours.named_parameters():
+        other = named[name].grad
+        worst = max(worst, float((own.grad - other).norm() / other.norm()))
+    return worst
+
+
+def measure_apart(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script in a fresh process and return the JSON object that it prints last."""
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def high_water_mark() -> float:
+    """Peak resident memory of this process so far, bytes."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) * 1024
+
+
+def memory(peaks: dict[str, float], peer: str) -> dict[str, Any]:
+    """Peaks in GiB and their ratio, of ``ours`` and a peer by name; null where they were not measured."""
+    if not peaks:
+        return {"ratio_peak_memory": None, "peak_gib": None}
+    gib = {"ours": peaks["ours"] / 2**30, "peer": peaks[peer] / 2**30}
+    return {"ratio_peak_memory": gib["ours"] / gib["peer"], "peak_gib": gib}

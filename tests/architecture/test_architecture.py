@@ -38,7 +38,7 @@ ROOMS = {
     "config": Room(2, "errors"),
     "runtime": Room(2, "errors __init__", "one floor lower than planned: data needs its seeds, and it needs nobody"),
     "data": Room(2, "errors types stats ops runtime", "the shift is in ops, the seeds of the order in runtime"),
-    "health": Room(2, "stats"),
+    "health": Room(2, "errors stats", "a log that cannot be read is the user's error"),
     "losses": Room(3, "ops types errors", "an unknown loss or option is the user's error"),
     "models": Room(3, "ops types errors"),
     "worlds": Room(3, "data errors", "a third party's world file can be wrong"),
@@ -50,7 +50,11 @@ ROOMS = {
     "preflight": Room(
         5, "errors types ops data models losses runtime health train", "it runs the very step that training will run"
     ),
-    "recipes": Room(6, "errors types config data health losses models runtime rewards train evaluate preflight worlds"),
+    "recipes": Room(
+        6,
+        "errors types stats config data health losses models runtime rewards train evaluate preflight worlds",
+        "explain compares its reruns with intervals",
+    ),
     "study": Room(
         7,
         "errors types stats config health data models runtime worlds rewards train evaluate recipes",
@@ -59,6 +63,9 @@ ROOMS = {
     "cli": Room(
         8,
         "__init__ errors types config data health models runtime rewards train evaluate preflight recipes study worlds",
+    ),
+    "integrations": Room(
+        7, "errors types health losses preflight runtime", "a loss's value at the reference; random streams put back"
     ),
     "__main__": Room(9, "cli"),
 }
@@ -180,7 +187,12 @@ def importers(package: str) -> set[str]:
 
 
 def test_transformers_has_one_door() -> None:
-    assert importers("transformers") == {"models.hub"}
+    assert importers("transformers") == {"models.hub", "integrations.trl"}
+
+
+def test_no_other_framework_is_imported() -> None:
+    """A door for TRL's users gets their trainer: it needs nothing of TRL itself."""
+    assert importers("trl") == set()
 
 
 def test_torch_distributed_is_in_runtime_only() -> None:
@@ -360,7 +372,7 @@ def test_yardsticks(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_our_own_code_does_not_inherit_from_our_own_code() -> None:
     """Composition only. The hierarchy of errors, frozen bundles, and groups of settings are the three exceptions."""
-    bases = {"TrueupError", "Bundle", "Section", "RecipeConfig", "Protocol"}  # the last is typing's
+    bases = {"TrueupError", "Bundle", "Section", "RecipeConfig", "PairLossSection", "Protocol"}  # the last is typing's
     ours = {n.name for m in modules().values() for n in ast.walk(m.tree) if isinstance(n, ast.ClassDef)}
     heirs = {
         f"{module.name}.{node.name}({ast.unparse(base)})"

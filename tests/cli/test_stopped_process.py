@@ -24,6 +24,7 @@ def arguments(lab: Lab, out: Path, *more: str) -> list[str]:
     optim = ["--optim.steps", str(STEPS), "--optim.batch_size", "4", "--optim.learning_rate", "1e-3"]
     online = ["--rollout.prompts_per_rollout", "6", "--rollout.decoding.max_new_tokens", "6"]
     common = ["--model", lab.model, "--data", lab.prompts__jsonl, "--reward-model", lab.scorer, "--run.threads", "1"]
+    common += ["--run.on_fatal", "continue"]  # so many steps at such a rate go far from the start
     return ["grpo", *common, "--grpo.group_size", "2", *optim, *online, "--out", str(out), *more]
 
 

@@ -25,6 +25,7 @@ from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy
 from trueup.evaluate.suites import load_suite
 from trueup.models import hub
 from trueup.models.tokenizer import train_bpe
+from trueup.rewards.combine import Combination, Part, by_tokens
 from trueup.rewards.learned import LearnedReward
 from trueup.study.budgets import budgets
 from trueup.types import Decoding
@@ -116,13 +117,12 @@ def items() -> list[dict[str, Any]]:
     encoded = encode_prompts(suite.prompts, encoder, Bounds(256, None, 4))
     batching = Batching("shared", 512, torch.device("cpu"))
     protocol = EvaluationProtocol(Decoding(max_new_tokens=4), 1, 0)
-    return evaluate_policy(
-        policy, suite, encoded, encoder, batching, protocol, reference, LearnedReward(scorer, batching)
-    )
+    reward = Combination((Part("model", by_tokens("model", LearnedReward(scorer, batching))),))
+    return evaluate_policy(policy, suite, encoded, encoder, batching, protocol, reference, reward)
 
 
 def test_fields_of_items(items: list[dict[str, Any]]) -> None:
-    made = {"gold/NAME" if name.startswith("gold/") else name for name in items[0]}
+    made = {re.sub("^(gold|proxy)/.*", r"\1/NAME", name) for name in items[0]}
     assert fields(section(page("metrics"), "## Items")) == made
 
 
@@ -160,8 +160,11 @@ def test_fields_of_a_reward_model_s_card(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "run/reward_model.json").read_text())
     text = section(page("metrics"), "## The card")
     assert fields(text) == {*card["train"], *card["heldout"]}
-    inner = {*card["heldout"]["accuracy"], *card["heldout"]["reliability"][0]}
+    cut = card["heldout"]["truncation"]
+    inner = {*card["heldout"]["accuracy"], *card["heldout"]["reliability"][0], *cut, *set(card) - {"train", "heldout"}}
     assert all(f"`{name}`" in text for name in inner)
+    parts = set(re.findall(r"^\| (\w+) \| .*$", text.split("| Part of")[1], re.MULTILINE))
+    assert parts == {*cut["cut_off"]} >= {*cut["cut_off"]["cuts"][0]} - {"share", "accuracy"}
 
 
 def findings() -> Iterator[tuple[str, list[str]]]:

@@ -73,6 +73,18 @@ def test_examples_run(example: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_example_for_trl_runs() -> None:
+    """It needs TRL, ends well once and is stopped once."""
+    pytest.importorskip("trl")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    example = [sys.executable, "-W", "ignore", str(ROOT / "examples/trl_callback.py")]
+    done = subprocess.run(example, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    page = (ROOT / "docs/trl-callback.md").read_text()
+    for line in ("trueup: nothing found in 30 steps.", "stopped before the first step by what was found fatal"):
+        assert line in done.stdout and line in page
+
+
 def test_the_example_world_is_a_world() -> None:
     world = load_world(f"{ROOT / 'examples/own_world.py'}:Shout")
     texts = [prompt.text for split in SPLITS for prompt in world.prompts(split)]

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trueup.evaluate.best_of_n import curve
 from trueup.evaluate.policy import summarise
-from trueup.health import rules
+from trueup.health.table import RULES
+from trueup.health.thresholds import THRESHOLDS
 from trueup.losses.catalog import CATALOG
 from trueup.losses.implicit import DIVERGENCES
 from trueup.losses.mixture import MIXTURES
@@ -50,7 +52,7 @@ def once(names: list[str]) -> set[str]:
 def family(name: str) -> str:
     """A metric's row: part names of a world's gold score, of a loss and of a reward share one."""
     name = re.sub(r"^rewards/.+/", "rewards/NAME/", name.removeprefix("eval/"))
-    return re.sub(r"^(gold|loss)/.+$", r"\1/NAME", name)
+    return re.sub(r"^(gold|proxy|loss)/.+$", r"\1/NAME", name)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +93,10 @@ def run_metrics(tiny_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> set[
 
 
 def evaluation_metrics() -> set[str]:
-    item = {"gold": 1.0, "gold/part": 1.0, "proxy": 1.0, "kl": 1.0, "length": 2, "ended": True}
-    return set(summarise([item])) | set(COLUMNS) | {"gold/part", "kl/token"}
+    item = {"gold": 1.0, "gold/part": 1.0, "proxy": 1.0, "proxy/part": 1.0, "kl": 1.0, "length": 2, "ended": True}
+    points = curve([{**item, "proxy": float(draw)} for draw in range(2)], 2, 2)
+    bound = {name for name in points[0] if name.startswith("kl/")}
+    return set(summarise([item])) | set(COLUMNS) | {"gold/part", "kl/token"} | bound
 
 
 def test_every_metric_has_a_row_and_every_row_a_metric(run_metrics: set[str]) -> None:
@@ -118,9 +122,9 @@ def test_terms_are_listed_where_there_are_several(names: set[str]) -> None:
 
 
 def identifiers(path: Path) -> Iterator[str]:
-    """First argument of every ``Finding(...)`` of a module."""
+    """First argument of every ``Finding(...)`` of a module; ``Finding(**row)`` reads one back."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding" and node.args:
             rule = ast.literal_eval(node.args[0])
             assert isinstance(rule, str), f"{path}:{node.lineno}: a rule needs a literal name"
             yield rule
@@ -129,7 +133,23 @@ def identifiers(path: Path) -> Iterator[str]:
 def test_every_rule_has_a_section_and_every_section_a_rule() -> None:
     made = {rule for path in SOURCES.rglob("*.py") for rule in identifiers(path)}
     assert once(HEADED.findall(page("diagnoses"))) == made
-    assert len(made) > len(rules.RULES), "rules outside the monitor were not found"
+    assert made > {rule.name for rule in RULES}, "rules outside the monitor were not found"
+
+
+PARTS = ("Means", "Fires", "Threshold", "Evidence", "Remedy")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_live_rule_has_its_section_with_its_grades_and_bounds(rule: Any) -> None:
+    text = page("diagnoses").split("## During training\n", 1)[1].split("\n## After training", 1)[0]
+    section = text.split(f"## `{rule.name}`\n", 1)[1].split("\n## ", 1)[0]
+    assert [found for found in re.findall(r"^\*\*(\w+)", section, re.MULTILINE) if found in PARTS] == list(PARTS)
+    numbers = {float(found) for found in re.findall(r"-?\d+(?:\.\d+)?(?:e-\d+)?", section)}
+    for name, bound in THRESHOLDS.items():
+        owner, _, what = name.partition("/")
+        if owner == rule.name:
+            assert bound.value in numbers, f"{name} is {bound.value:g}"
+            assert what not in ("note", "warning", "fatal") or what in section, what
 
 
 def test_every_loss_is_on_the_page() -> None:

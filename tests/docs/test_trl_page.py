@@ -29,7 +29,7 @@ from trueup.recipes.anchor import SYNC_MIXUP
 trl = pytest.importorskip("trl", reason="TRL is a peer of the tests alone: pip install '.[peers]'")
 pytestmark = QUIET
 
-OFFLINE = tuple(name for name in TRAINERS if name != "GRPO")
+OFFLINE = tuple(name for name in TRAINERS if name not in ("GRPO", "RLOO", "OnlineDPO"))
 COMMAND_LINE = ("ModelConfig", "ScriptArguments", "DatasetMixtureConfig")
 
 

@@ -33,7 +33,7 @@ def documented() -> dict[str, str]:
 def logged(name: str) -> set[str]:
     """Keys that a trainer of TRL logs, read from its source; parts that are known only in a run as a star."""
     source = inspect.getsource(inspect.getmodule(of_trl(name, "Trainer")))  # type: ignore[arg-type]
-    found = re.findall(r"\b(?:_metrics\[mode\]|metrics)\[f?\"([^\"]+)\"\]", source)
+    found = re.findall(r"\b(?:_metrics\[mode\]|metrics|stats)\[f?\"([^\"]+)\"\]", source)
     keys = {re.sub(r"\{[^}]+\}", "*", key.removeprefix("{prefix}")) for key in found}
     return {key for key in keys if not key.startswith("eval_")}
 

@@ -19,6 +19,8 @@ TRAINERS: Mapping[str, tuple[str, str]] = {
     "SFT": ("trl", "sft"),
     "Reward": ("trl", "reward"),
     "GRPO": ("trl", "grpo"),
+    "RLOO": ("trl", "rloo"),
+    "OnlineDPO": ("trl.experimental.online_dpo", "online-dpo"),
 }
 """Trainer -> TRL's module, our verb. The heading of a trainer's table is the name of its configuration."""
 

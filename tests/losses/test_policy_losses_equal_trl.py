@@ -17,8 +17,8 @@ from trueup.losses.overrides import resolve
 from trueup.losses.variants import Variant
 from trueup.models.forward import scorer
 from trueup.train.experience import Experience, without
+from trueup.train.lessons import RolloutBatch
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
-from trueup.train.rollout import RolloutBatch
 
 pytest.importorskip("trl", reason="TRL is a peer of the tests alone: pip install '.[peers]'")
 pytestmark = QUIET

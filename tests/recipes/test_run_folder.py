@@ -44,7 +44,7 @@ def finished(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.
 
 def test_the_folder_holds_what_the_contract_names(finished: Finished) -> None:
     names = {path.name for path in finished.folder.iterdir()}
-    card = {"reward_model.json"} if finished.variant.startswith("reward") else set()
+    card = {"reward_model.json", "reward_model.html"} if finished.variant.startswith("reward") else set()
     assert names == {"config.yaml", "manifest.json", "metrics.jsonl", "findings.jsonl", "final"} | card
 
 
@@ -85,7 +85,7 @@ def test_findings_have_the_fields_of_the_contract(finished: Finished) -> None:
         assert finding["severity"] in ("note", "warning", "fatal")
         assert any(finding["message"] in said for said in finished.voice.said), "a finding that nobody was told"
     assert len({finding["rule"] for finding in findings}) == len(findings)
-    if finished.variant.startswith(("reward", "dpo")):
+    if finished.variant.startswith(("reward", "dpo")) and finished.variant != "dpo-online":
         assert findings[0]["rule"] == "identical-pairs" and findings[0]["evidence"] == {"pairs": 1}
     assert not [finding for finding in findings if finding["severity"] == "fatal"]
 
@@ -102,7 +102,7 @@ def test_the_manifest_says_what_the_run_was_made_of(lab: Lab, finished: Finished
     assert start != fingerprint.of_weights(finished.model), "the start's fingerprint is that of the result"
     if values["model"].get("path") and not finished.variant.startswith("reward"):
         assert start == fingerprint.of_weights(AutoModelForCausalLM.from_pretrained(values["model"]["path"]))
-    if "rollout" in values:
+    if isinstance(values.get("rollout", {}).get("reward"), str):
         scorer = AutoModelForSequenceClassification.from_pretrained(values["rollout"]["reward"])
         assert manifest["reward"] == fingerprint.of_weights(scorer)
 

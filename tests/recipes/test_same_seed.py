@@ -39,9 +39,11 @@ def test_watching_a_run_does_not_change_it(
     """Checkpoints and held-out evaluation must leave weights and training metrics alone (no shared randomness)."""
     verb, values = settings(lab)[variant]
     validation = HELD[Path(values["data"]["path"]).name]
+    watching = {"save_every": 1}
     if validation:
         values = {**values, "data": {**values["data"], "validation": str(lab.root / validation)}}
-    run_config(verb, values, tmp_path / "watched", save_every=1, eval_every=3)
+        watching["eval_every"] = 3
+    run_config(verb, values, tmp_path / "watched", **watching)
     watched, plain = outcome(tmp_path / "watched"), uninterrupted(variant)
     assert watched["weights"] == plain["weights"]
     bare = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in watched["metrics"]]

@@ -143,6 +143,15 @@ def settings(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
             "dpo",
             {"model": start, "data": pairs, "optim": OPTIM, "preference": {"loss": "bco_pair", "sync_every": 3}},
         ),
+        "dpo-online": (
+            "online-dpo",
+            {
+                **online,
+                # Words are rewarded in whole numbers, so that some groups are tied and left out.
+                "rollout": ROLLOUT | {"reward": [{"kind": "words", "at_most": 2}], "resample_zero_spread": 1},
+                "preference": {"loss": {"sigmoid": 0.5, "bco_pair": 0.5}, "group_size": 3},
+            },
+        ),
         "orpo": ("orpo", {"model": start, "data": pairs, "optim": OPTIM}),
         "kto": ("kto", {"model": start, "data": judged, "optim": OPTIM}),
         "kto-bco": ("kto", {"model": start, "data": judged, "optim": OPTIM, "kto": {"loss": "bco"}}),
@@ -170,7 +179,7 @@ def settings(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
 
 VARIANTS = (
     *("sft", "reward-causal", "reward-encoder"),
-    *("dpo", "dpo-sampled", "dpo-mixture", "dpo-moving", "orpo", "kto", "kto-bco"),
+    *("dpo", "dpo-sampled", "dpo-mixture", "dpo-moving", "dpo-online", "orpo", "kto", "kto-bco"),
     *("ppo-separate", "ppo-shared", "grpo", "grpo-dapo", "rloo"),
 )
 """The keys of ``settings``, for test parameters."""
@@ -227,6 +236,7 @@ def outcome(out: Path) -> Mapping[str, Any]:
     return {
         "weights": weights(out),
         "metrics": journal(out / "metrics.jsonl"),
-        "findings": journal(out / "findings.jsonl"),
+        # In order of their steps: those that one look makes are kept apart by a resume between their first steps.
+        "findings": sorted(journal(out / "findings.jsonl"), key=lambda row: (row["first_step"], row["rule"])),
         "card": card.read_text(encoding="utf-8") if card.exists() else None,
     }

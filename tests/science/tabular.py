@@ -20,8 +20,8 @@ from trueup.data.batching import Batching
 from trueup.data.trees import Tree
 from trueup.models.forward import scorer
 from trueup.train.experience import AssignCredit, Credit, Experience
+from trueup.train.lessons import RolloutBatch
 from trueup.train.protocols import Objective
-from trueup.train.rollout import RolloutBatch
 
 END, CAP, PROMPTS, TOKENS = 0, 2, 2, 3
 STATES = PROMPTS * (1 + TOKENS)

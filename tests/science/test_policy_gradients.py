@@ -34,6 +34,7 @@ from trueup.models.forward import frozen_scorer, token_scores
 from trueup.rewards.protocol import Completions, Scores
 from trueup.train.experience import AssignCredit, Credit, Experience
 from trueup.train.kl_control import KlControl
+from trueup.train.lessons import by_credit
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 from trueup.train.objectives.ppo import PpoCredit, PpoObjective
 from trueup.train.rollout import RolloutPlan, RolloutSource
@@ -84,7 +85,7 @@ def rollouts(
         policy_of=lambda model: getattr(model, "policy", model),
         reference=frozen_scorer(reference(torch.float32)),
         reward=lambda completions: Scores(judge(completions)),
-        assign=assign,
+        use=by_credit(assign),
     )
 
 

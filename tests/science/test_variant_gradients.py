@@ -35,8 +35,8 @@ from trueup.losses.overrides import resolve
 from trueup.losses.variants import VARIANTS, Variant
 from trueup.models.forward import token_scores
 from trueup.train.experience import AssignCredit, Credit, Experience
+from trueup.train.lessons import RolloutBatch
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
-from trueup.train.rollout import RolloutBatch
 
 MOVED = noisy(0.6, 2)
 """A policy that several updates have taken away from the one that sampled: ratios of 0.3 to 3."""

@@ -69,3 +69,11 @@ def test_a_section_that_is_a_value_is_refused() -> None:
     found = study("ppo", "rollout.decoding.temperature", [0.5, 1.0], {"rollout": {"decoding": 3}})
     with pytest.raises(UserError, match="arm 'arm': config: 'decoding' holds 3"):
         plan_jobs(found, Path("/study"))
+
+
+def test_a_fatal_finding_stops_no_run_of_a_study() -> None:
+    """An arm that goes wrong is a result: the report has its findings, and other arms need nothing of it."""
+    jobs = plan_jobs(study("grpo", "grpo.kl_coef", [0.1, 1.0]), Path("/study"))
+    configs = [job.arguments["config"] for job in jobs if "config" in job.arguments]
+    configs += [config for job in jobs for config in job.arguments.get("configs", {}).values()]
+    assert len(configs) > 3 and {config["run"]["on_fatal"] for config in configs} == {"continue"}

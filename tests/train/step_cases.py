@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from trueup.rewards.protocol import Completions, Scores
 from trueup.train.companions import RunningMean
 from trueup.train.experience import AssignCredit
 from trueup.train.kl_control import KlControl
+from trueup.train.lessons import by_credit, by_pairs
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 from trueup.train.objectives.ppo import PpoCredit, PpoObjective
 from trueup.train.objectives.preference import PreferenceObjective
@@ -119,7 +120,7 @@ def rollouts(dtype: torch.dtype, max_tokens: int, group_size: int, assign: Assig
         policy_of=lambda model: getattr(model, "policy", model),
         reference=frozen_scorer(causal(dtype, seed=1)),
         reward=share_of_even_tokens,
-        assign=assign,
+        use=by_credit(assign),
     )
 
 
@@ -153,6 +154,11 @@ CASES: Mapping[str, Case] = {
         causal,
         lambda dtype: PreferenceObjective(choose("mpo", beta=0.3, weighting="wpo"), half_a_nat()),
         lambda dtype, size: data(2, size, live(frozen_scorer(causal(dtype, seed=1)))),
+    ),
+    "online-dpo": Case(
+        causal,
+        lambda dtype: PreferenceObjective(choose("sigmoid", beta=0.3)),
+        lambda dtype, size: replace(rollouts(dtype, size, 4, grpo_credit(VARIANTS["grpo"])), use=by_pairs()),
     ),
     "kto": Case(
         causal,

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from trueup.data.trees import Tree
 from trueup.losses.variants import VARIANTS
+from trueup.models.forward import frozen_scorer
 from trueup.rewards.protocol import Completions, Scores
 from trueup.train.experience import Credit, Experience, join, of_groups, spread_groups, without
+from trueup.train.lessons import by_credit, by_pairs
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 from trueup.train.rollout import RolloutSource
 from trueup.train.step import count_units, train_step
@@ -41,7 +43,9 @@ def alike(completions: Completions) -> Scores:
     return Scores(torch.ones(len(responses(completions))))
 
 
-def source_with(judge: Judge, seen: list[Experience] | None = None, **plan: Any) -> RolloutSource:
+def source_with(
+    judge: Judge, seen: list[Experience] | None = None, mask_truncated: bool = False, **plan: Any
+) -> RolloutSource:
     """Eight prompts, four responses each, by the policy ``causal``; ``seen`` gets what credit is assigned to."""
     assign = grpo_credit(DAPO)
 
@@ -52,6 +56,7 @@ def source_with(judge: Judge, seen: list[Experience] | None = None, **plan: Any)
 
     source = rollouts(torch.float32, 10**6, 4, watched)
     source.reward, source.plan = judge, replace(source.plan, **PLAN, **plan)
+    source.use = by_credit(watched, mask_truncated)
     return source
 
 
@@ -138,6 +143,22 @@ def test_truncated_responses_are_compared_and_not_trained_on() -> None:
     units = count_units(GrpoObjective(VARIANTS["grpo"], 1.0, CAP), [batch])
     assert units == {"sequence": 4.0 * PROMPTS - cut}
     assert len(everything.advantages) > len(batch.advantages)
+
+
+def test_pairs_are_the_best_and_the_worst_of_every_group_that_differs() -> None:
+    everything, _, _ = drawn(source_with(on_some_prompts))
+    source = source_with(on_some_prompts, resample_zero_spread=0)
+    source.use = by_pairs()
+    trees, metrics, batch = drawn(source)
+    paid = [[sum(r) / len(r) for r in tree.responses] for tree in trees]
+    assert len(trees) == 3 and metrics["rollout/unused_groups"] == PROMPTS - 3, "ties are not among the pairs"
+    for tree, (best, worst) in zip(trees, paid, strict=True):
+        (group,) = (whole for whole in everything if whole.prompt == tree.prompt)
+        of_group = [sum(r) / len(r) for r in group.responses]
+        assert (best, worst) == (max(of_group), min(of_group)) and set(tree.responses) <= set(group.responses)
+    assert metrics["pairs/reward_gap"] == pytest.approx(sum(best - worst for best, worst in paid) / 3)
+    own = frozen_scorer(causal(torch.float32, seed=1))(batch.trees)
+    torch.testing.assert_close(batch.ref_logps, own, rtol=1e-5, atol=1e-5)
 
 
 def test_length_is_paid_for_near_the_cap() -> None:

@@ -11,7 +11,7 @@ from step_cases import CASES, causal, drawn, recorded_step, trees
 from torch import Tensor
 
 from trueup.data.trees import Tree
-from trueup.train.rollout import RolloutBatch
+from trueup.train.lessons import RolloutBatch
 
 ALL_AT_ONCE = 1_000_000
 

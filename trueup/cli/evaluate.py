@@ -6,24 +6,24 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from trueup.cli.console import open_console
+from trueup.cli.evaluate_display import show
+from trueup.cli.reward_flag import naming_the_flag, reward_setting
 from trueup.errors import UserError
 from trueup.runtime.folder import check_writable
 
-SHOWN = 5
-"""Responses printed in full."""
+if TYPE_CHECKING:
+    from trueup.evaluate.suites import Suite
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Declare the arguments of the verb."""
     parser.epilog = (
         "examples:\n  trueup eval runs/dpo --suite sixteen\n"
-        "  trueup eval path/to/model --suite prompts.jsonl --draws 4 --reference path/to/start --out runs/eval"
+        "  trueup eval path/to/model --suite prompts.jsonl --draws 4 --reference path/to/start --out runs/eval\n"
+        "  trueup eval path/to/model --suite sums.jsonl --reward number --best-of 8 --keep winners.jsonl"
     )
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL", help="run folder (its final/ is taken), model folder or .gguf file"
@@ -35,8 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "--reference", metavar="MODEL", help="measure the exact KL to this model (default: a run's own start)"
     )
-    parser.add_argument("--reward-model", metavar="MODEL", help="score the responses with this reward model")
+    parser.add_argument(
+        *("--reward", "--reward-model"),
+        dest="reward",
+        metavar="REWARD",
+        help="score the responses with a reward model, a rule, file.py:function, a judge or a sum (docs/rewards.md)",
+    )
     parser.add_argument("--draws", type=int, default=1, metavar="K", help="responses a prompt (default: 1)")
+    parser.add_argument(
+        "--best-of", type=int, metavar="N", help="every response is the best by --reward of N (docs/online.md)"
+    )
+    parser.add_argument("--keep", metavar="FILE", help="write the best of N as rows that 'trueup sft' trains on")
+    parser.add_argument("--at-least", type=float, metavar="R", help="keep none whose reward is below R")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 = greedy (default: 1)")
     parser.add_argument(
@@ -57,30 +67,59 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def execute(verb: str, args: argparse.Namespace) -> int:
     """Sample, score, print; keep every item with ``--out``."""
+    _check(args)
+    out, keep = _free(args.out, "--out"), _free(args.keep, "--keep")
+    suite, items = _answered(args)
+    from trueup.evaluate.policy import summarise
+
+    points: list[dict[str, float]] = []
+    if args.best_of is not None:
+        from trueup.evaluate.best_of_n import curve, winners
+
+        points = curve(items, args.draws * args.best_of, args.best_of)
+        items = winners(items, args.best_of)
+    summary = summarise(items)
+    if points:
+        summary["kl/best_of_n_bound"] = points[-1]["kl/best_of_n_bound"]
+    told = {**summary, "best_of_n": points} if points else summary
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_rows(out / "items.jsonl", items)
+        (out / "summary.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    if keep is not None:
+        _keep(keep, items, suite, args.at_least)
+    if args.json:
+        print(json.dumps(told))
+    else:
+        show(summary, items, points)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing, and arguments that would do nothing."""
     counts = [n for n in (args.draws, args.limit, args.max_new_tokens) if n is not None]
     if min(counts) < 1 or args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
         raise UserError(
             "--draws, --limit and --max-new-tokens must be positive, --temperature and --top-k not negative, "
             "--top-p in (0, 1]"
         )
-    out = _free(args.out)
-    items = _items(args)
-    from trueup.evaluate.policy import summarise
-
-    summary = summarise(items)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-        (out / "items.jsonl").write_text(text, encoding="utf-8")
-        (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    if args.json:
-        print(json.dumps(summary))
-    else:
-        _show(summary, items)
-    return 0
+    if args.best_of is None:
+        if args.keep is not None or args.at_least is not None:
+            raise UserError("--keep and --at-least are about the best of several: give --best-of N and --reward")
+        return
+    if args.best_of < 2 or args.reward is None or args.temperature == 0:
+        raise UserError("--best-of: needs 2 draws or more, a --reward to choose by, and a --temperature above 0")
+    if args.reference is not None:
+        raise UserError(
+            "--reference: it is the KL of the model itself, not of the best of N, which the summary bounds "
+            "(kl/best_of_n_bound); leave out one of --reference and --best-of"
+        )
+    if args.at_least is not None and args.keep is None:
+        raise UserError("--at-least: says what is kept; give --keep FILE")
 
 
-def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _answered(args: argparse.Namespace) -> tuple[Suite, list[dict[str, Any]]]:
+    """The suite, and an item for each prompt and draw."""
     from trueup.data.batching import Batching
     from trueup.data.template import make_encoder
     from trueup.evaluate.policy import EvaluationProtocol, evaluate_policy
@@ -88,36 +127,39 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
     from trueup.evaluate.suites import load_suite
     from trueup.models import hub
     from trueup.recipes.reference import require_same_vocabulary
-    from trueup.recipes.rewards import load_reward
-    from trueup.rewards.learned import LearnedReward
+    from trueup.recipes.rewards import Scored, load_rewards
     from trueup.runtime.device import prepare
     from trueup.types import Decoding
     from trueup.worlds.registry import load_world
 
+    setting = reward_setting(args.reward) if args.reward is not None else None
     suite = load_suite(args.suite, load_world(args.world) if args.world else None, args.limit)
     device = prepare("auto", args.threads)
     path, start = _locate(args.model)
     tokenizer = hub.load_tokenizer(path)
     encoder, policy = make_encoder(tokenizer), hub.load_causal(path).to(device)
-    anchor = args.reference or start
+    # The KL that a reference would measure is that of the model, not of the best of N.
+    anchor = None if args.best_of is not None else args.reference or start
     reference = hub.load_causal(anchor).to(device).eval() if anchor else None
     if anchor:
         require_same_vocabulary("--reference", anchor, tokenizer)
     batching = Batching("shared", 4096, device)
-    scorer = None
-    if args.reward_model:
-        scorer = load_reward("--reward-model", args.reward_model, "float32", tokenizer).to(device)
     context = hub.context_length(policy)
     cap = args.max_new_tokens or default_cap(context)
     remedy = "Shorten the prompt, or give a smaller --max-new-tokens"
     encoded = encode_with_room(suite.prompts, encoder, context, cap, remedy)
+    reward = None
+    if args.reward is not None:
+        with naming_the_flag():
+            reward = load_rewards(setting, Scored(tokenizer, "float32", device), suite.prompts, encoded)
     if args.max_new_tokens is None:
         told = f"responses of at most {cap} tokens: half the model's context, at most {MOST}; see --max-new-tokens"
         open_console(stderr=True).print(told, soft_wrap=True)
     decoding = Decoding(args.temperature, args.top_k, args.top_p, cap)
-    reward = LearnedReward(scorer, batching) if scorer is not None else None
-    protocol = EvaluationProtocol(decoding, args.draws, args.seed)
-    return evaluate_policy(policy, suite, encoded, encoder, batching, protocol, reference, reward)
+    protocol = EvaluationProtocol(decoding, args.draws * (args.best_of or 1), args.seed)
+    judge = None if reward is None else reward.reward(batching)
+    with naming_the_flag():
+        return suite, evaluate_policy(policy, suite, encoded, encoder, batching, protocol, reference, judge)
 
 
 def _locate(path: str) -> tuple[str, str | None]:
@@ -132,20 +174,27 @@ def _locate(path: str) -> tuple[str, str | None]:
     return str(run / "final"), start if start and Path(start).exists() else None
 
 
-def _free(out: str | None) -> Path | None:
-    if out is None:
+def _free(path: str | None, flag: str) -> Path | None:
+    if path is None:
         return None
-    if Path(out).exists():
-        raise UserError(f"{out}: exists; give another --out")
-    return check_writable(out)
+    if Path(path).exists():
+        raise UserError(f"{path}: exists; give another {flag}")
+    return check_writable(path)
 
 
-def _show(summary: Mapping[str, float], items: Sequence[Mapping[str, Any]]) -> None:
-    console = open_console()
-    for item in items[:SHOWN]:
-        console.print(Text(f"> {item['prompt']}", style="bold"))
-        console.print(Text(item["response"]), end="\n\n")
-    table = Table("metric", "mean", title=f"{len(items)} responses")
-    for name, value in summary.items():
-        table.add_row(name, f"{value:.3f}")
-    console.print(table)
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _keep(path: Path, items: Sequence[Mapping[str, Any]], suite: Suite, at_least: float | None) -> None:
+    """Write the best of N as data, and say what was left out."""
+    from trueup.evaluate.best_of_n import training_rows
+
+    rows = training_rows(items, suite.prompts.records, at_least)
+    cut = sum(not item["ended"] for item in items)
+    poor = len(items) - cut - len(rows)
+    below = "" if at_least is None else f", {poor} with a reward below {at_least:g}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_rows(path, rows)
+    told = f"{path}: {len(rows)} of {len(items)} responses; left out: {cut} cut off{below}"
+    open_console(stderr=True).print(told, soft_wrap=True)

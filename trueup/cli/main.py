@@ -28,12 +28,19 @@ VERBS: dict[str, Verb] = {
     "dpo": Verb("tune a model on preference pairs (DPO and its relatives)", "trueup.cli.train"),
     "kto": Verb("tune a model on single responses marked wanted or unwanted (KTO, BCO)", "trueup.cli.train"),
     "orpo": Verb("fine-tune and prefer in one stage on preference pairs, without a reference", "trueup.cli.train"),
+    "online-dpo": Verb("tune a model on pairs of its own responses, ranked by a reward", "trueup.cli.train"),
     "ppo": Verb("tune a model against a reward model with PPO", "trueup.cli.train"),
     "grpo": Verb("tune a model against a reward model with GRPO or a relative of it", "trueup.cli.train"),
     "rloo": Verb("tune a model against a reward model with RLOO", "trueup.cli.train"),
     "study": Verb("train and compare several methods on equal terms, and report", "trueup.cli.study"),
     "eval": Verb("run the evaluation suite on one model", "trueup.cli.evaluate"),
+    "preflight": Verb("check a run before its first update; trains nothing", "trueup.cli.preflight"),
+    "conformance": Verb(
+        "say what is wrong with a function of yours: log-probabilities, a loss", "trueup.cli.conformance"
+    ),
+    "explain": Verb("find a run's cause of trouble by short reruns with one thing changed", "trueup.cli.explain"),
     "data": Verb("look at a data set: what is trained on, and what is wrong with it", "trueup.cli.data"),
+    "doctor": Verb("say what is wrong with a finished run: ours, or the log of another tool", "trueup.cli.doctor"),
     "report": Verb("build a study's report again from its files", "trueup.cli.report"),
 }
 
@@ -80,7 +87,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser = _Parser(
         prog="trueup",
         description="Tune language models on preferences, and know whether it worked.",
-        epilog="verbs:\n" + "\n".join(f"  {name:8} {verb.help}" for name, verb in VERBS.items()) + "\n\n" + EXAMPLES,
+        epilog="verbs:\n" + "\n".join(f"  {name:11} {verb.help}" for name, verb in VERBS.items()) + "\n\n" + EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=True,
     )

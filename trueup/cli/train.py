@@ -30,6 +30,7 @@ EXAMPLES = {
     "dpo": "trueup dpo --model path/to/model --data pairs.jsonl --out runs/dpo --preference.beta 0.3",
     "kto": "trueup kto --model path/to/model --data judged.jsonl --out runs/kto --kto.desirable_weight 1.2",
     "orpo": "trueup orpo --model path/to/model --data pairs.jsonl --out runs/orpo --orpo.beta 0.2",
+    "online-dpo": "trueup online-dpo --model runs/sft/final --data prompts.jsonl --reward rules.py:f --out runs/online",
     "ppo": "trueup ppo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/ppo",
     "grpo": "trueup grpo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/grpo",
     "rloo": "trueup rloo --model runs/sft/final --data prompts.jsonl --reward-model runs/rm/final --out runs/rloo",

@@ -5,11 +5,12 @@ Torch is never imported here: a wrong key is reported before anything slow happe
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from trueup.config.policy import GrpoSection, PpoSection, RlooSection
+from trueup.config.preference import OnlineDpoSection, PreferenceSection
 from trueup.config.rewards import reward_parts
 from trueup.config.section import Decay, NonNegative, Section, Share
 
@@ -98,6 +99,13 @@ class RunSection(Section):
         default=None, description="steps between checkpoints; default: only when stopped"
     )
     eval_every: PositiveInt = Field(default=50, description="steps between evaluations on data.validation")
+    on_fatal: Literal["stop", "continue"] = Field(
+        default="stop",
+        description="what a fatal finding does (docs/diagnoses.md); stop: end at a checkpoint, exit code 3",
+    )
+    preflight: Literal["full", "quick", "off"] = Field(
+        default="quick", description="checks before the first step: full, quick (without the dear ones) or off"
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = Field(
         default=(), description="copies of the journal: tensorboard, wandb, trackio, mlflow (docs/trackers.md)"
     )
@@ -137,63 +145,20 @@ class RewardSection(Section):
     centring: NonNegative = Field(
         default=0.01, description="weight of (sum of the two scores)^2, which fixes their origin"
     )
+    margin: NonNegative = Field(
+        default=0.0, description="times a pair's margin in the data is what its chosen score must lead by; 0: not used"
+    )
+    label_ceiling: Share | None = Field(
+        default=None, description="share of held-out labels that a perfect judge would agree with, if known"
+    )
 
 
 class RewardConfig(RecipeConfig):
     """A Bradley-Terry reward model on preference pairs."""
 
     optim: OptimSection = OptimSection(learning_rate=1e-4)
+    lora: LoraSection = LoraSection()
     reward: RewardSection = RewardSection()
-
-
-class PreferenceSection(Section):
-    """Direct preference optimisation."""
-
-    loss: str | dict[str, PositiveFloat] = Field(
-        default="sigmoid", description="a loss of docs/losses.md, mpo or rpo, or a sum: {sigmoid: 0.8, sft: 1}"
-    )
-    beta: PositiveFloat | None = Field(
-        default=None, description="higher keeps the policy nearer the reference; default: the loss's own (sigmoid 0.1)"
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = Field(
-        default=None, description="assumed share of flipped labels; default: the loss's own"
-    )
-    options: dict[str, float | dict[str, float]] = Field(
-        default={}, description="further options: {gamma: 1.0}; of a sum by part: {simpo: {gamma: 1.0}}"
-    )
-    divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = Field(
-        default="reverse_kl", description="what the distance to the reference is measured by"
-    )
-    divergence_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="of divergence alpha, towards forward_kl; default: 0.5"
-    )
-    weighting: Literal["none", "wpo"] = Field(
-        default="none", description="wpo: pairs that the policy would write itself weigh more"
-    )
-    rejected: Literal["file", "reference"] = Field(
-        default="file", description="rejected responses: from the file, or sampled on the fly from the reference"
-    )
-    reference: str | None = Field(default=None, description="reference model; default: the policy as it starts")
-    store: str | None = Field(
-        default=None, description="folder of stores of reference log-probabilities; default: the user's cache"
-    )
-    sync_every: PositiveInt | None = Field(
-        default=None, description="steps after which the reference moves to the policy; default: it stays"
-    )
-    sync_mixup: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="how far it then moves, 1 = all the way; default: 0.6"
-    )
-
-    @model_validator(mode="after")
-    def _nothing_idle(self) -> PreferenceSection:
-        if self.divergence_alpha is not None and self.divergence != "alpha":
-            raise ValueError("preference.divergence_alpha does nothing without preference.divergence: alpha")
-        if self.sync_mixup is not None and self.sync_every is None:
-            raise ValueError("preference.sync_mixup does nothing without preference.sync_every")
-        if self.store is not None and (self.sync_every is not None or self.rejected == "reference"):
-            what = "preference.sync_every" if self.rejected == "file" else "preference.rejected: reference"
-            raise ValueError(f"preference.store does nothing with {what}: the reference then computes as the run goes")
-        return self
 
 
 class DpoConfig(RecipeConfig):
@@ -293,6 +258,33 @@ class RolloutSection(Section):
         return self
 
 
+_Config = TypeVar("_Config", bound=RecipeConfig)
+
+
+def _without_held_out(config: _Config, method: str) -> _Config:
+    """Refuse settings of held-out evaluation where a method learns from its own samples: there is none as it runs."""
+    remedy = f"does nothing for {method}: evaluate the finished run with trueup eval"
+    if config.data.validation is not None:
+        raise ValueError(f"data.validation {remedy}")
+    if config.run.eval_every != RunSection.model_fields["eval_every"].default:
+        raise ValueError(f"run.eval_every {remedy}")
+    return config
+
+
+class OnlineDpoConfig(RecipeConfig):
+    """Online DPO: pairs are the best and the worst of the policy's own responses; `data` holds prompts."""
+
+    optim: OptimSection = OptimSection(learning_rate=5e-7, steps=200)
+    rollout: RolloutSection
+    preference: OnlineDpoSection = OnlineDpoSection()
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> OnlineDpoConfig:
+        if self.rollout.mask_truncated:
+            raise ValueError("rollout.mask_truncated: a pair is trained on as a whole; leave it out for online DPO")
+        return _without_held_out(self, "online DPO")
+
+
 class PpoConfig(RecipeConfig):
     """PPO against a reward model: `data` holds prompts, `optim.steps` counts updates."""
 
@@ -304,7 +296,7 @@ class PpoConfig(RecipeConfig):
     def _no_groups(self) -> PpoConfig:
         if self.rollout.resample_zero_spread is not None:
             raise ValueError("rollout.resample_zero_spread compares the responses of a group, and PPO has no groups")
-        return self
+        return _without_held_out(self, "PPO")
 
 
 class GrpoConfig(RecipeConfig):
@@ -314,6 +306,10 @@ class GrpoConfig(RecipeConfig):
     rollout: RolloutSection
     grpo: GrpoSection = GrpoSection()
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> GrpoConfig:
+        return _without_held_out(self, "GRPO")
+
 
 class RlooConfig(RecipeConfig):
     """RLOO against a reward model: `data` holds prompts, `optim.steps` counts updates."""
@@ -322,6 +318,10 @@ class RlooConfig(RecipeConfig):
     rollout: RolloutSection
     rloo: RlooSection = RlooSection()
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> RlooConfig:
+        return _without_held_out(self, "RLOO")
+
 
 RECIPES: dict[str, type[RecipeConfig]] = {
     "sft": SftConfig,
@@ -329,6 +329,7 @@ RECIPES: dict[str, type[RecipeConfig]] = {
     "dpo": DpoConfig,
     "kto": KtoConfig,
     "orpo": OrpoConfig,
+    "online-dpo": OnlineDpoConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
     "rloo": RlooConfig,

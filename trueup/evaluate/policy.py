@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from trueup.evaluate.suites import Suite
 from trueup.models.forward import head_of, hidden_states
 from trueup.models.generate import sample
 from trueup.ops.logprobs import linear_exact_kl, sum_by_branch
-from trueup.rewards.protocol import Completions, Reward
+from trueup.rewards.protocol import Completions, Reward, Scores
 from trueup.runtime.seeding import generator
 from trueup.types import Decoding, TokenTrees
 
@@ -44,22 +45,22 @@ def evaluate_policy(
     """Return one record for each prompt and draw.
 
     Fields: ``prompt_id``, ``draw``, ``family``, ``template``, ``prompt``, ``response``, ``length`` (tokens, terminator
-    included), ``ended``, ``truncated``, and where known ``gold`` with its ``gold/<part>``, ``proxy`` (the reward
-    model's score), ``kl`` (exact KL of policy from reference, summed over the states of this response, nats; at
-    temperature 1).
+    included), ``ended``, ``truncated``, and where known ``gold`` with its ``gold/<part>``, ``proxy`` (what the reward
+    says) with its ``proxy/<part>`` (before weights; None where the part does not apply), ``kl`` (exact KL of policy
+    from reference, summed over the states of this response, nats; at temperature 1).
     """
     rng = generator(protocol.seed, "evaluate", device=batching.device)
     drawn = sample(policy, [t.prompt for t in prompts.trees], protocol.draws, protocol.decoding, encoder.stops, rng)
     trees = [Tree(t.prompt, tuple(s.tokens for s in group)) for t, group in zip(prompts.trees, drawn, strict=True)]
     flat = [s for group in drawn for s in group]
-    columns: dict[str, Sequence[float]] = {}
+    columns: dict[str, Sequence[float | None]] = {}
+    records = suite.prompts.pick(prompts.row_numbers)
     if reference is not None:
         columns["kl"] = sequence_kl(policy, reference, trees, batching).tolist()
     if reward is not None:
-        completions = Completions(trees, prompts.row_numbers.tolist(), tuple(s.ended for s in flat))
-        columns["proxy"] = reward(completions).total.tolist()
+        ended = tuple(s.ended for s in flat)
+        columns |= _proxy(reward(Completions(trees, prompts.row_numbers.tolist(), ended, encoder, records)))
     items = []
-    records = suite.prompts.pick(prompts.row_numbers)
     for place, (record, group) in enumerate(zip(records, drawn, strict=True)):
         for draw, answer in enumerate(group):
             text = encoder.text(answer.tokens)
@@ -73,7 +74,7 @@ def evaluate_policy(
                     "prompt": record.prompt[-1].content,
                     "response": text,
                     **_gold(suite, record, text, answer.ended),
-                    **{name: float(values[index]) for name, values in columns.items()},
+                    **{name: values[index] for name, values in columns.items()},
                     "length": len(answer.tokens),
                     "ended": answer.ended,
                     "truncated": not answer.ended,
@@ -103,9 +104,15 @@ def sequence_kl(policy: Any, reference: Any, trees: Sequence[Tree], batching: Ba
 
 
 def summarise(items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over items: gold, its parts, proxy, ``kl/sequence``, ``kl/token``, length, EOS and truncation rate."""
-    names = [name for name in items[0] if name in ("gold", "proxy", "length") or name.startswith("gold/")]
-    out = {name: sum(float(item[name]) for item in items) / len(items) for name in names}
+    """Means over items: gold and proxy with their parts, ``kl/sequence``, ``kl/token``, length, EOS, truncation.
+
+    A part of the proxy has its mean over the items that it applies to, and is left out where there are none.
+    """
+    out = {}
+    for name in (name for name in items[0] if name.split("/")[0] in ("gold", "proxy", "length")):
+        values = [float(item[name]) for item in items if item[name] is not None]
+        if values:
+            out[name] = sum(values) / len(values)
     if "kl" in items[0]:
         total = sum(item["kl"] for item in items)
         out["kl/sequence"] = total / len(items)
@@ -113,6 +120,12 @@ def summarise(items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     out["eos_rate"] = sum(item["ended"] for item in items) / len(items)
     out["truncation_rate"] = 1 - out["eos_rate"]
     return out
+
+
+def _proxy(scores: Scores) -> dict[str, list[float | None]]:
+    parts = {f"proxy/{name}": values for name, values in scores.parts.items()}
+    columns = {"proxy": scores.total, **parts}
+    return {name: [None if math.isnan(x) else x for x in values.tolist()] for name, values in columns.items()}
 
 
 def _gold(suite: Suite, record: Any, text: str, ended: bool) -> dict[str, float]:

@@ -34,3 +34,8 @@ class Finding:
     def row(self) -> dict[str, Any]:
         """The line of ``findings.jsonl``."""
         return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Finding:
+        """The finding of such a line."""
+        return cls(**row)

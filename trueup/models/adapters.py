@@ -14,16 +14,19 @@ from torch import nn
 
 from trueup.errors import UserError
 from trueup.models.forward import TokenLogps, scorer
+from trueup.models.scalar_head import scalar_head
 from trueup.types import TokenTrees
 
 
 def attach(
     model: Any, base: str, rank: int, alpha: float | None = None, dropout: float = 0.0, targets: Sequence[str] = ()
 ) -> Any:
-    """Freeze a causal model and give it trainable low-rank adapters; at first they change nothing (B = 0).
+    """Freeze a model and give it trainable low-rank adapters; at first they change nothing (B = 0).
+
+    A scalar head is trained as a whole beside them.
 
     Args:
-        model: a transformers causal model; its layers are replaced in place.
+        model: a transformers causal model, or one with a scalar head; its layers are replaced in place.
         base: where the model was loaded from; the saved adapter names it.
         rank: of the adapters. Hu et al. 2021, arXiv 2106.09685.
         alpha: the adapters' output is scaled by alpha / rank; default: twice the rank.
@@ -38,8 +41,10 @@ def attach(
     """
     from peft import LoraConfig, get_peft_model
 
+    head = scalar_head(model)
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if head is None else "SEQ_CLS",
+        modules_to_save=None if head is None else [head],
         r=rank,
         lora_alpha=alpha or 2 * rank,  # type: ignore[arg-type]  # PEFT takes fractions
         lora_dropout=dropout,
@@ -62,6 +67,13 @@ def attach(
 def is_adapted(model: nn.Module) -> bool:
     """True for a model with adapters."""
     return hasattr(model, "disable_adapter")
+
+
+def saved_state(model: Any) -> dict[str, torch.Tensor]:
+    """The adapters' weights under the names that they are saved by."""
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def without_adapters(model: Any) -> TokenLogps:
@@ -101,6 +113,11 @@ def load(base: Any, folder: str) -> Any:
     config.task_type = None  # the adapters fit the backbone, whatever head the model has
     with _old_name():
         return PeftModel.from_pretrained(base, folder, config=config).merge_and_unload().requires_grad_(True)
+
+
+def merged(model: Any) -> Any:
+    """The model with its adapters merged into its weights and its trained head in place."""
+    return model.merge_and_unload()
 
 
 def underlying(model: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
+import safetensors.torch
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -32,6 +34,7 @@ from transformers.masking_utils import sdpa_mask
 from trueup.errors import UserError, nearest
 from trueup.models import adapters
 from trueup.models.attention import BY_TREE, by_tree
+from trueup.models.scalar_head import HEADS, widen_head
 from trueup.models.tokenizer import BOS, CHAT_TEMPLATE, EOS, PAD
 
 transformers.logging.set_verbosity_error()
@@ -78,14 +81,14 @@ def new_causal(preset: str, vocabulary: int, tokenizer: Any, context: int = 512)
 def new_causal_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
     """Return a randomly initialised causal model of a preset's shape with a scalar head, for reward models."""
     config = _llama(preset, vocabulary, tokenizer, context, num_labels=1)
-    return attend_by_tree(AutoModelForSequenceClassification.from_config(config))
+    return widen_head(attend_by_tree(AutoModelForSequenceClassification.from_config(config)))
 
 
 def new_encoder_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
     """Return a randomly initialised bidirectional encoder (BERT) with a scalar head, for reward models."""
     config: Any = BertConfig(**_preset(preset), **_ids(tokenizer, vocabulary, context))
     config.num_labels = 1
-    return AutoModelForSequenceClassification.from_config(config)
+    return widen_head(AutoModelForSequenceClassification.from_config(config))
 
 
 def load_causal(path: str, dtype: str = "float32") -> Any:
@@ -113,14 +116,15 @@ def attend_by_tree(model: Any) -> Any:
 def load_scorer(path: str, dtype: str = "float32", tokenizer: Any = None) -> Any:
     """Load a model with a scalar head; a causal model without one gets a new head (drawn from the global generator).
 
-    A folder with an adapter gives its base model with the adapter merged in.
+    The head is float32 whatever ``dtype``. A folder with an adapter gives its base model with the adapter merged in.
     """
     if (base := adapters.base_path(path)) is not None:
         return adapters.load(load_scorer(base, dtype, tokenizer), path)
-    model = _load(AutoModelForSequenceClassification, path, dtype, may_miss=_HEADS, num_labels=1)
+    with _float32_heads():
+        model = _load(AutoModelForSequenceClassification, path, dtype, may_miss=_HEADS, num_labels=1)
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    return attend_by_tree(model) if hasattr(model, "score") else model
+    return widen_head(attend_by_tree(model) if hasattr(model, "score") else model)
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -129,6 +133,19 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     options = {"save_embedding_layers": False} if adapters.is_adapted(model) else {}
     model.save_pretrained(folder, **options)
     tokenizer.save_pretrained(folder)
+
+
+def saved_otherwise(model: Any, folder: Path) -> tuple[list[str], int]:
+    """Names of the tensors in ``folder`` that differ from the model's of that name, and how many were compared."""
+    held = adapters.saved_state(model) if adapters.is_adapted(model) else model.state_dict()
+    different, compared = [], 0
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, stored in safetensors.torch.load_file(file).items():
+            if name in held:
+                compared += 1
+                if not torch.equal(stored, held[name].detach().cpu().to(stored.dtype)):
+                    different.append(name)
+    return different, compared
 
 
 def context_length(model: Any) -> int:
@@ -175,8 +192,19 @@ def _ids(tokenizer: Any, vocabulary: int, context: int) -> dict[str, Any]:
     }
 
 
-_HEADS = r"(score|classifier)\..*"
+_HEADS = rf"({'|'.join(HEADS)})\..*"
 """Weights that a model without a scalar head lacks, and that training a reward model makes."""
+
+
+@contextmanager
+def _float32_heads() -> Iterator[None]:
+    """Let transformers read scalar heads in float32 whatever the dtype of the rest: rounded once, they stay rounded."""
+    before = transformers.PreTrainedModel._keep_in_fp32_modules_strict
+    transformers.PreTrainedModel._keep_in_fp32_modules_strict = {*(before or ()), *(rf"^{name}\." for name in HEADS)}
+    try:
+        yield
+    finally:
+        transformers.PreTrainedModel._keep_in_fp32_modules_strict = before
 
 
 def _load(kind: Any, path: str, dtype: str, may_miss: str, **extra: Any) -> Any:

@@ -16,7 +16,7 @@ def reads_both_ways(model: Any) -> bool:
 
 
 def response_scores(model: nn.Module, trees: TokenTrees) -> Tensor:
-    """Return one raw score a response, float32 ``[K]``.
+    """Return one raw score a response, float32 ``[K]``; the hub's scorers have a head in float32.
 
     A causal backbone is read at each response's last token, whatever the padding or packing (the pooling of
     transformers' ``...ForSequenceClassification``). An encoder scores whole rows, so it needs the plain layout

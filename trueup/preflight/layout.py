@@ -83,7 +83,8 @@ def _probe(model: nn.Module, trees: Sequence[Tree], batching: Batching) -> Probe
         value = hidden_states(model, batch)[batch.source].flatten()
     weights = torch.linspace(0.5, 1.5, len(value), dtype=value.dtype, device=value.device)
     leaves = [p for p in model.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True)
+    # Without anything to train there is no gradient to compare; that nothing trains is for a check to say.
+    gradients = torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True) if leaves else ()
     model.train(was_training)
     # Not joined to one vector: that would need the gradients twice, and be the peak of a small run.
     return [value.detach()], [g for g in gradients if g is not None]

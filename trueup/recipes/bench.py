@@ -24,10 +24,11 @@ from trueup.data.template import Encoder, make_encoder
 from trueup.data.trees import Layout
 from trueup.errors import UserError
 from trueup.health.findings import Finding
-from trueup.health.monitor import Monitor
 from trueup.models import adapters, hub
 from trueup.models.attention import FLEX
 from trueup.preflight.layout import prove_layout
+from trueup.recipes.saved import saved_findings
+from trueup.recipes.watch import FindingsSink, set_gate
 from trueup.runtime import checkpoint, fingerprint
 from trueup.runtime.device import prepare
 from trueup.runtime.folder import check_run, create_run, write_manifest
@@ -206,6 +207,7 @@ def train(
     early: Sequence[Finding] = (),
     evaluate: Callable[[int], Mapping[str, float]] | None = None,
     companions: Mapping[str, Companion] = MappingProxyType({}),
+    conclude: Callable[[], Sequence[Finding]] = list,
 ) -> RunSummary:
     """Create the folder, run the loop with journal, monitor and checkpoints, and write ``final/``.
 
@@ -219,6 +221,7 @@ def train(
         early: findings made before the first step.
         evaluate: held-out evaluation.
         companions: see every step, and are saved with the run.
+        conclude: what is left to do with the trained model before it is saved; returns the findings of that.
     """
     source = Accompanied(source, companions) if companions else source
     config, folder = bench.config, bench.folder
@@ -230,12 +233,7 @@ def train(
         _require_same_inputs(folder / "manifest.json", facts)
         _restore(folder / "checkpoints", state, source)
     create_run(folder, dump(config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})))
-    size = {
-        "parameters": sum(parameter.numel() for parameter in bench.model.parameters()),
-        "trainable": sum(parameter.numel() for parameter in masters.weights),
-    }
-    manner = {"seed": config.run.seed, "device": str(bench.device), "layout": bench.batching.layout}
-    write_manifest(folder, {**manner, **size, **facts})
+    write_manifest(folder, {**_manner(bench, masters), **facts})
     plan = Plan(
         steps=steps,
         seed=config.run.seed,
@@ -247,15 +245,28 @@ def train(
     )
     metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
     with _trackers(bench, state.step, metrics, findings) as trackers:
-        monitor = _monitor(bench.voice, metrics, findings, trackers, early)
+        gate = set_gate(config, steps, bench.voice.say, metrics, FindingsSink(findings, trackers), early)
+        gate.check(state.step)
         bench.voice.begin(steps, state.step)
         journal = lambda report: metrics.append({"step": report.step, **report.metrics})  # noqa: E731
         # Companions come first: an observer that stops the run has it saved with them up to date.
-        observers = [*companions.values(), journal, trackers, monitor, bench.voice]
+        observers = [*companions.values(), journal, trackers, bench.voice, gate]
         summary = run(state, source, objective, plan, observers)
-        monitor.close()
+        gate.monitor.tell(conclude())
         _finish(bench)
+        gate.monitor.tell(saved_findings(bench.model, folder / "final"))
     return summary
+
+
+def _manner(bench: Bench, masters: MasterWeights) -> dict[str, Any]:
+    """What the manifest records of any run: seed, device, layout, and how many weights there are and are trained."""
+    return {
+        "seed": bench.config.run.seed,
+        "device": str(bench.device),
+        "layout": bench.batching.layout,
+        "parameters": sum(parameter.numel() for parameter in bench.model.parameters()),
+        "trainable": sum(parameter.numel() for parameter in masters.weights),
+    }
 
 
 def _trackers(bench: Bench, step: int, metrics: Journal, findings: Journal) -> Trackers:
@@ -270,36 +281,13 @@ def _trackers(bench: Bench, step: int, metrics: Journal, findings: Journal) -> T
     return trackers
 
 
-@dataclass(frozen=True)
-class _FindingsSink:
-    """Where findings go: the journal first, then the trackers."""
-
-    journal: Journal
-    trackers: Trackers
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        self.journal.append(row)
-        self.trackers.append(row)
-
-
-def _monitor(
-    voice: Voice, metrics: Journal, findings: Journal, trackers: Trackers, early: Sequence[Finding]
-) -> Monitor:
-    """The health monitor, with the series and the findings of the steps before a resume."""
-    recorded = {row["rule"] for row in findings.rows()}
-    new = [finding for finding in early if finding.rule not in recorded]
-    monitor = Monitor(_FindingsSink(findings, trackers), voice.say, new)
-    monitor.replay(metrics.rows(), recorded)
-    return monitor
-
-
 def _finish(bench: Bench) -> None:
     """Write ``final/``, complete or absent, and drop what only a resumed run would need."""
     final, aside = bench.folder / "final", bench.folder / "final.partial"
     for old in (aside, final):
         shutil.rmtree(old, ignore_errors=True)
     hub.save(bench.model, bench.tokenizer, aside)
-    if (base := _kept_base(bench.config)) is not None:
+    if adapters.is_adapted(bench.model) and (base := _kept_base(bench.config)) is not None:
         hub.save(adapters.underlying(bench.model), bench.tokenizer, base)
         bench.voice.say(f"{base}: the model under the adapters, by which final/ is loaded; keep both")
     aside.rename(final)

@@ -7,8 +7,9 @@ from trueup.errors import UserError
 from trueup.losses.overrides import resolve
 from trueup.losses.variants import Variant
 from trueup.recipes.bench import Voice, load_policy, set_up, train
-from trueup.recipes.online import rollout_source
+from trueup.recipes.online import early_online, rollout_source
 from trueup.recipes.reference import require_unchanged
+from trueup.train.lessons import by_credit
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.grpo import GrpoObjective, grpo_credit
 
@@ -38,12 +39,13 @@ def _run(config: GrpoConfig | RlooConfig, variant: Variant, group_size: int, met
         config.rollout,
         group_size=group_size,
         policy_of=lambda model: model,
-        assign=lambda batching: grpo_credit(variant),
+        use=lambda batching: by_credit(grpo_credit(variant), config.rollout.mask_truncated),
     )
     voice.say(variant.describe())
     decoding = config.rollout.decoding
     objective = GrpoObjective(variant, decoding.temperature, decoding.max_new_tokens)
     facts = {"method": method, "variant": variant.describe(), **online.facts}
-    summary = train(bench, bench.model, online.source, objective, bench.steps(online.prompts), facts)
+    early = early_online(bench, config.rollout, method, online, objective, bench.model)
+    summary = train(bench, bench.model, online.source, objective, bench.steps(online.prompts), facts, early)
     require_unchanged(online.reference, online.facts["reference"])
     return summary

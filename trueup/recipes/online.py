@@ -1,4 +1,4 @@
-"""What PPO and GRPO share: prompts, a frozen reference, a reward, and the rollout source over them."""
+"""What methods that learn from their own samples share: prompts, a frozen reference, a reward, a rollout source."""
 
 from __future__ import annotations
 
@@ -12,26 +12,34 @@ from trueup.config.schema import RolloutSection
 from trueup.data.batching import Batching
 from trueup.data.encode import EncodedSet, encode_prompts
 from trueup.data.read import read_prompts
+from trueup.data.records import Loaded, PromptOnly
 from trueup.errors import UserError
+from trueup.health.findings import Finding
 from trueup.models import hub
 from trueup.models.forward import frozen_scorer
+from trueup.preflight.outcome import made
 from trueup.recipes.bench import Bench, choose_layout
+from trueup.recipes.checks import early_findings
 from trueup.recipes.reference import frozen_reference, require_same_vocabulary
-from trueup.recipes.rewards import load_rewards
+from trueup.recipes.reward_cards import card_findings
+from trueup.recipes.rewards import Scored, load_rewards
 from trueup.runtime import fingerprint
-from trueup.train.experience import AssignCredit
+from trueup.train.lessons import Use
+from trueup.train.protocols import Objective
 from trueup.train.rollout import RolloutPlan, RolloutSource
 from trueup.types import Decoding
 
 
 @dataclass(frozen=True)
 class Online:
-    """The online half of a run."""
+    """The online half of a run; ``early`` are findings about its reward."""
 
     source: RolloutSource
+    loaded: Loaded[PromptOnly]
     prompts: EncodedSet
     reference: Any
     facts: dict[str, str]
+    early: list[Finding]
 
 
 def rollout_source(
@@ -39,7 +47,7 @@ def rollout_source(
     section: RolloutSection,
     group_size: int,
     policy_of: Callable[[nn.Module], nn.Module],
-    assign: Callable[[Batching], AssignCredit],
+    use: Callable[[Batching], Use],
 ) -> Online:
     """Load prompts, reference and reward, and build the source of rollouts."""
     config, decoding = bench.config, Decoding(**section.decoding.model_dump())
@@ -61,7 +69,8 @@ def rollout_source(
     loaded = read_prompts(config.data.path, limit=config.data.limit)
     prompts = encode_prompts(loaded, bench.encoder, bench.bounds(decoding.max_new_tokens))
     reference = frozen_reference(bench, section.reference)
-    rewards = load_rewards(section.reward, bench, loaded, prompts)
+    scored = Scored(bench.tokenizer, config.model.dtype, bench.device)
+    rewards = load_rewards(section.reward, scored, loaded, prompts)
     bench.voice.say(prompts.describe())
     choose_layout(bench, prompts)
     plan = RolloutPlan(
@@ -73,7 +82,6 @@ def rollout_source(
         missing_eos_penalty=section.missing_eos_penalty,
         seed=config.run.seed,
         overlong_buffer=section.overlong_buffer,
-        mask_truncated=section.mask_truncated,
         resample_zero_spread=section.resample_zero_spread,
     )
     source = RolloutSource(
@@ -84,7 +92,7 @@ def rollout_source(
         policy_of=policy_of,
         reference=frozen_scorer(reference, decoding.temperature),
         reward=rewards.reward(bench.batching),
-        assign=assign(bench.batching),
+        use=use(bench.batching),
         records=rewards.rows,
     )
     facts = {
@@ -92,4 +100,22 @@ def rollout_source(
         "reference": fingerprint.of_weights(reference),
         "reward": rewards.identity,
     }
-    return Online(source, prompts, reference, facts)
+    return Online(source, loaded, prompts, reference, facts, card_findings(rewards.parts, config.model.dtype))
+
+
+def early_online(
+    bench: Bench, section: RolloutSection, method: str, online: Online, objective: Objective, trained: nn.Module
+) -> list[Finding]:
+    """What can be known before the first update, what is known of the reward included."""
+    return early_findings(
+        bench,
+        method,
+        objective,
+        online.source,
+        online.prompts,
+        online.loaded,
+        trained=trained,
+        reference=online.reference,
+        same_model=section.reference is None,
+        known=[made("reward model", "by the card it was trained with", online.early)],
+    )

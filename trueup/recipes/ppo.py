@@ -6,9 +6,10 @@ from trueup.config.schema import PpoConfig
 from trueup.data.batching import Batching
 from trueup.models.actor_critic import ActorCritic
 from trueup.recipes.bench import Voice, load_policy, set_up, train
-from trueup.recipes.online import rollout_source
+from trueup.recipes.online import early_online, rollout_source
 from trueup.recipes.reference import require_unchanged
 from trueup.train.kl_control import KlControl
+from trueup.train.lessons import Use, by_credit
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.ppo import PpoCredit, PpoObjective
 
@@ -20,8 +21,8 @@ def run_ppo(config: PpoConfig, voice: Voice) -> RunSummary:
     trained = ActorCritic(bench.model, separate=section.critic == "separate").to(bench.device)
     kl_coef, in_reward = KlControl(section.kl_coef, section.kl_target), section.kl_placement == "reward"
 
-    def credit(batching: Batching) -> PpoCredit:
-        return PpoCredit(
+    def credit(batching: Batching) -> Use:
+        assign = PpoCredit(
             batching=batching,
             kl_coef=kl_coef,
             kl_in_reward=in_reward,
@@ -30,13 +31,14 @@ def run_ppo(config: PpoConfig, voice: Voice) -> RunSummary:
             whiten_rewards=section.whiten_rewards,
             whiten_advantages=section.whiten_advantages,
         )
+        return by_credit(assign, config.rollout.mask_truncated)
 
     online = rollout_source(
         bench,
         config.rollout,
         group_size=1,
         policy_of=lambda model: model.policy,  # type: ignore[arg-type, return-value]
-        assign=credit,
+        use=credit,
     )
     objective = PpoObjective(
         clip=section.clip,
@@ -48,6 +50,8 @@ def run_ppo(config: PpoConfig, voice: Voice) -> RunSummary:
     )
     facts = {"method": "ppo", **online.facts}
     steps = bench.steps(online.prompts)
-    summary = train(bench, trained, online.source, objective, steps, facts, companions={"kl_coef": kl_coef})
+    companions = {"kl_coef": kl_coef}
+    early = early_online(bench, config.rollout, "ppo", online, objective, trained)
+    summary = train(bench, trained, online.source, objective, steps, facts, early, companions=companions)
     require_unchanged(online.reference, online.facts["reference"])
     return summary

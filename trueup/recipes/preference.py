@@ -5,28 +5,38 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from trueup.config.schema import DpoConfig, OrpoConfig, PreferenceSection
+from trueup.config.preference import PairLossSection, PreferenceSection
+from trueup.config.schema import DpoConfig, OrpoConfig
 from trueup.data.encode import EncodedSet, encode_pairs
 from trueup.data.read import read_pairs
 from trueup.errors import UserError
-from trueup.health.findings import Finding
 from trueup.losses.pairs import PairLoss, choose
-from trueup.preflight.identity import identity_findings, measure_identity, read_back_findings
-from trueup.preflight.pairs import pair_findings
 from trueup.recipes.anchor import Anchor, anchor_pairs
 from trueup.recipes.bench import Bench, Voice, choose_layout, held_out, load_policy, set_up, train
+from trueup.recipes.checks import early_findings
 from trueup.recipes.plan import tell_plan
 from trueup.recipes.reference import require_same_vocabulary, require_unchanged
 from trueup.train.companions import Companion, RunningMean
 from trueup.train.loop import RunSummary
-from trueup.train.objectives.preference import PreferenceObjective, pair_logps
-from trueup.train.sources import DataSource, Reference
+from trueup.train.objectives.preference import PreferenceObjective
+from trueup.train.sources import DataSource
 
 
 def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
     """Tune a model on preference pairs; ``final/`` loads with ``AutoModelForCausalLM``."""
-    section = config.preference
-    loss = choose(
+    loss = pair_loss(config.preference)
+    _refuse_idle(config.preference, loss)
+    return _run(config, voice, "dpo", loss)
+
+
+def run_orpo(config: OrpoConfig, voice: Voice) -> RunSummary:
+    """Fine-tune and prefer in one stage on preference pairs, without a reference."""
+    return _run(config, voice, "orpo", choose("orpo", beta=config.orpo.beta))
+
+
+def pair_loss(section: PairLossSection) -> PairLoss:
+    """The loss that the settings describe; what does nothing for it is refused."""
+    return choose(
         section.loss,
         beta=section.beta,
         label_smoothing=section.label_smoothing,
@@ -35,13 +45,18 @@ def run_dpo(config: DpoConfig, voice: Voice) -> RunSummary:
         alpha=section.divergence_alpha,
         weighting=section.weighting,
     )
-    _refuse_idle(section, loss)
-    return _run(config, voice, "dpo", loss)
 
 
-def run_orpo(config: OrpoConfig, voice: Voice) -> RunSummary:
-    """Fine-tune and prefer in one stage on preference pairs, without a reference."""
-    return _run(config, voice, "orpo", choose("orpo", beta=config.orpo.beta))
+def keep_steps_whole(bench: Bench, loss: PairLoss) -> None:
+    """Make a step one forward pass if the loss is no sum over pairs."""
+    if loss.couples_batch:
+        bench.voice.say(f"{loss.name} ranks the pairs of a step against each other, so a step is one forward pass")
+        bench.batching = replace(bench.batching, max_tokens=sys.maxsize)
+
+
+def baseline_of(loss: PairLoss) -> RunningMean | None:
+    """The running mean of implicit rewards, if the loss wants one."""
+    return RunningMean("rewards/chosen", "rewards/rejected") if loss.running_mean else None
 
 
 def _refuse_idle(section: PreferenceSection, loss: PairLoss) -> None:
@@ -67,11 +82,9 @@ def _run(config: DpoConfig | OrpoConfig, voice: Voice, method: str, loss: PairLo
     voice.say(data.describe())
     choose_layout(bench, data)
     tell_plan(bench, data, "pairs")
-    if loss.couples_batch:
-        voice.say(f"{loss.name} ranks the pairs of a step against each other, so a step is one forward pass")
-        bench.batching = replace(bench.batching, max_tokens=sys.maxsize)
+    keep_steps_whole(bench, loss)
 
-    baseline = RunningMean("rewards/chosen", "rewards/rejected") if loss.running_mean else None
+    baseline = baseline_of(loss)
     objective = PreferenceObjective(loss, baseline)
     anchor = Anchor()
     if isinstance(config, DpoConfig) and loss.needs_reference:
@@ -87,33 +100,23 @@ def _run(config: DpoConfig | OrpoConfig, voice: Voice, method: str, loss: PairLo
         objective,
         bench.steps(data),
         facts={"method": method, "data": data.fingerprint, "loss": loss.name, "reference": anchor.weights},
-        early=_preflight(bench, objective, data, anchor),
+        early=early_findings(
+            bench,
+            method,
+            objective,
+            source,
+            data,
+            loaded,
+            reference=anchor.model,
+            same_model=anchor.same_model,
+            stored=anchor.model is None,
+        ),
         evaluate=held_out(bench, objective, held, anchor.held),
         companions={name: companion for name, companion in companions.items() if companion is not None},
     )
     if anchor.model is not None and anchor.moving is None:
         require_unchanged(anchor.model, anchor.weights)
     return summary
-
-
-def _preflight(bench: Bench, objective: PreferenceObjective, data: EncodedSet, anchor: Anchor) -> list[Finding]:
-    """What can be known before the first update: the mask, the pairs, the identity of policy and reference."""
-    findings = read_back_findings(data.read_back, bench.encoder) + pair_findings(data)
-    if anchor.train is not None:
-        findings += _identity(bench, objective, data, anchor.train, anchor.same_model)
-    return findings
-
-
-def _identity(
-    bench: Bench, objective: PreferenceObjective, data: EncodedSet, reference: Reference, same_model: bool
-) -> list[Finding]:
-    rows = bench.rows(data)[:8]
-    batch = bench.batching.collate([data.trees[row] for row in rows])
-    found = measure_identity(
-        bench.model, batch, reference(rows, batch), lambda logps, ref: objective.losses(pair_logps(logps, ref, batch))
-    )
-    bench.voice.say(found.describe())
-    return identity_findings(found, same_model)
 
 
 def _validation(config: DpoConfig | OrpoConfig, bench: Bench) -> EncodedSet | None:

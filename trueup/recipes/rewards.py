@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from trueup.config.rewards import RewardPart, reward_parts
@@ -18,7 +20,6 @@ from trueup.data.records import Loaded, PromptOnly
 from trueup.data.shapes import PROMPT_SHAPES
 from trueup.errors import UserError, nearest
 from trueup.models import hub
-from trueup.recipes.bench import Bench
 from trueup.recipes.reference import require_same_vocabulary
 from trueup.rewards.combine import Combination, Part, by_text, by_tokens
 from trueup.rewards.custom import load_function
@@ -49,7 +50,7 @@ class LoadedPart:
             score = by_tokens(self.name, LearnedReward(self.source, batching))
         return Part(self.name, score, self.given.weight, self.given.standardise)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What its scores depend on."""
         return self.source.identity if isinstance(self.source, TextReward) else fingerprint.of_weights(self.source)
@@ -89,10 +90,19 @@ class LoadedReward:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The model whose responses are scored: a reward model must read its token ids, and runs beside it."""
+
+    tokenizer: Any
+    dtype: str
+    device: torch.device
+
+
+@dataclass(frozen=True)
 class _Desk:
     """What parts are loaded with; ``rows`` is there for every part but a model."""
 
-    bench: Bench
+    policy: Scored
     shape: str
     rows: PromptRows | None
 
@@ -102,12 +112,12 @@ class _Desk:
         return self.rows
 
 
-def load_rewards(setting: Any, bench: Bench, loaded: Loaded[PromptOnly], prompts: EncodedSet) -> LoadedReward:
+def load_rewards(setting: Any, policy: Scored, loaded: Loaded[PromptOnly], prompts: EncodedSet) -> LoadedReward:
     """Load and check every part of ``rollout.reward``.
 
     Args:
         setting: its value, whose form the configuration has checked.
-        bench: the run.
+        policy: what is scored.
         loaded: the prompts as they are read.
         prompts: those of them that are used.
 
@@ -120,7 +130,7 @@ def load_rewards(setting: Any, bench: Bench, loaded: Loaded[PromptOnly], prompts
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{_SETTING}: two parts are called '{twice[0]}'; give each a name: {{..., name: {twice[0]}2}}")
     rows = PromptRows(loaded, prompts.row_numbers) if set(kinds) != {"model"} else None
-    desk = _Desk(bench, loaded.shape, rows)
+    desk = _Desk(policy, loaded.shape, rows)
     parts = zip(
         given, names, (_LOADERS[kind](part, desk) for part, kind in zip(given, kinds, strict=True)), strict=True
     )
@@ -169,8 +179,8 @@ def _judge(part: RewardPart, desk: _Desk) -> TextReward:
 
 
 def _model(part: RewardPart, desk: _Desk) -> nn.Module:
-    bench = desk.bench
-    return load_reward(_SETTING, part.target, bench.config.model.dtype, bench.tokenizer).to(bench.device)
+    policy = desk.policy
+    return load_reward(_SETTING, part.target, policy.dtype, policy.tokenizer).to(policy.device)
 
 
 _LOADERS: Mapping[str, Callable[[RewardPart, _Desk], TextReward | nn.Module]] = {

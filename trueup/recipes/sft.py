@@ -5,8 +5,8 @@ from __future__ import annotations
 from trueup.config.schema import SftConfig
 from trueup.data.encode import EncodedSet, encode_examples
 from trueup.data.read import read_examples
-from trueup.preflight.identity import read_back_findings
 from trueup.recipes.bench import Bench, Voice, choose_layout, held_out, load_policy, set_up, train
+from trueup.recipes.checks import early_findings
 from trueup.recipes.plan import tell_plan
 from trueup.train.loop import RunSummary
 from trueup.train.objectives.sft import SftObjective
@@ -32,7 +32,7 @@ def run_sft(config: SftConfig, voice: Voice) -> RunSummary:
         objective,
         bench.steps(data),
         facts={"method": "sft", "data": data.fingerprint},
-        early=read_back_findings(data.read_back, bench.encoder),
+        early=early_findings(bench, "sft", objective, source, data, loaded),
         evaluate=held_out(bench, objective, held),
     )
 

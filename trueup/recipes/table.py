@@ -12,6 +12,7 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
     "dpo": ("trueup.recipes.preference", "run_dpo"),
     "kto": ("trueup.recipes.unpaired", "run_kto"),
     "orpo": ("trueup.recipes.preference", "run_orpo"),
+    "online-dpo": ("trueup.recipes.online_dpo", "run_online_dpo"),
     "ppo": ("trueup.recipes.ppo", "run_ppo"),
     "grpo": ("trueup.recipes.grpo", "run_grpo"),
     "rloo": ("trueup.recipes.grpo", "run_rloo"),

@@ -12,12 +12,10 @@ from trueup.data.encode import EncodedSet, encode_judged
 from trueup.data.mismatch import mismatched
 from trueup.data.read import read_judged
 from trueup.data.records import Dropped, Judged, Loaded
-from trueup.health.findings import Finding
 from trueup.losses.catalog import check_options, lookup
 from trueup.losses.entry import Loss
-from trueup.preflight.identity import identity_findings, measure_identity, read_back_findings
-from trueup.preflight.labels import label_findings
 from trueup.recipes.bench import Bench, Voice, choose_layout, load_policy, on_batches, set_up, train
+from trueup.recipes.checks import early_findings
 from trueup.recipes.plan import tell_plan
 from trueup.recipes.reference import require_same_vocabulary, stored_references
 from trueup.train.companions import RunningMean
@@ -62,7 +60,16 @@ def run_kto(config: KtoConfig, voice: Voice) -> RunSummary:
         objective,
         bench.steps(data.encoded),
         facts={"method": "kto", "data": data.encoded.fingerprint, "loss": loss.name, "reference": weights},
-        early=_preflight(config, bench, objective, data, source),
+        early=early_findings(
+            bench,
+            "kto",
+            objective,
+            source,
+            data.encoded,
+            loaded,
+            same_model=config.kto.reference is None,
+            stored=True,
+        ),
         evaluate=on_batches(bench, objective, lambda: rest[0].sweep(bench.model)) if rest else None,
         companions={} if baseline is None else {"baseline": baseline},
     )
@@ -101,20 +108,3 @@ def _sources(
         for judged, reference, point in zip(sets, references, points, strict=False)
     ]
     return sources, weights
-
-
-def _preflight(
-    config: KtoConfig, bench: Bench, objective: UnpairedObjective, data: JudgedSet, source: UnpairedSource
-) -> list[Finding]:
-    """What can be known before the first update: the mask, the labels, the identity of policy and reference."""
-    wanted, settings = int(data.desirable.sum()), objective.settings
-    weights = settings.get("desirable_weight"), settings.get("undesirable_weight")
-    findings = read_back_findings(data.encoded.read_back, bench.encoder)
-    findings += label_findings(wanted, len(data) - wanted, *weights)
-    rows = bench.rows(data.encoded)[:8]
-    batch = source.batch(rows, 0.0)
-    found = measure_identity(
-        bench.model, batch.trees, batch.ref_logps, lambda logps, ref: objective.losses(logps, ref, batch)
-    )
-    bench.voice.say(found.describe())
-    return findings + identity_findings(found, same_model=config.kto.reference is None)

@@ -49,7 +49,7 @@ class Trackers:
         self.kept = Journal(run.folder / "trackers.jsonl")
         rows = list(self.kept.rows())
         known = {row["tracker"]: row["identity"] for row in rows if "identity" in row}
-        self.noted = {(row["tracker"], row["finding"]) for row in rows if "finding" in row}
+        self.noted = {(row["tracker"], row["finding"], row["severity"]) for row in rows if "finding" in row}
         for name in dict.fromkeys(names):
             opened = self._attempt(name, lambda name=name: TRACKERS[name](replace(run, identity=known.get(name))))
             if opened is None:
@@ -74,13 +74,13 @@ class Trackers:
     def append(self, row: Finding) -> None:
         """Hand on one finding, to those that lack it."""
         for name, tracker in list(self.open.items()):
-            key = (name, row["rule"])
+            key = (name, row["rule"], row["severity"])
             if key in self.noted and tracker.last is not None and row["first_step"] <= tracker.last:
                 continue
             self._attempt(name, lambda tracker=tracker: tracker.note(row))
             if name in self.open and key not in self.noted:
                 self.noted.add(key)
-                self.kept.append({"tracker": name, "finding": row["rule"]})
+                self.kept.append({"tracker": name, "finding": row["rule"], "severity": row["severity"]})
 
     def __enter__(self) -> Self:
         return self

@@ -71,13 +71,18 @@ def arm_config(
     if arm.tune is not None:
         _lay(settings, arm, arm.tune.key, arm.tune.values[0] if value is None else value)
     settings["model"] = {"path": str(folder / f"sft/seed-{seed}/final")}
-    settings["run"] = {"out": str(folder / out), "seed": seed, "threads": 1}
+    settings["run"] = _run_settings(folder / out, seed)
     if arm.method == "dpo":
         settings["data"] = {"path": str(folder / f"pairs/seed-{seed}/train.jsonl")}
     else:
         settings["data"] = {"path": str(folder / "world/preference.jsonl")}
         _lay(settings, arm, "rollout.reward", str(folder / f"reward/seed-{seed}/final"))
     return validate(RECIPES[arm.method], settings, f"arm '{arm.name}'")
+
+
+def _run_settings(out: Path, seed: int) -> dict[str, Any]:
+    """How a job's recipe is run. Fatal findings stop none: an arm that goes wrong is a result, and the report tells."""
+    return {"out": str(out), "seed": seed, "threads": 1, "on_fatal": "continue"}
 
 
 def _lay(settings: dict[str, Any], arm: ArmSection, key: str, value: Any) -> None:
@@ -130,7 +135,7 @@ def _sft_config(study: StudyConfig, folder: Path, seed: int) -> BaseModel:
             "context": study.model.context,
         },
         "data": {"path": str(folder / "world/demonstrations.jsonl")},
-        "run": {"out": str(folder / f"sft/seed-{seed}"), "seed": seed, "threads": 1},
+        "run": _run_settings(folder / f"sft/seed-{seed}", seed),
     }
     return validate(RECIPES["sft"], settings, "sft")
 
@@ -141,7 +146,7 @@ def _reward_config(study: StudyConfig, folder: Path, seed: int) -> BaseModel:
         **study.reward,
         "model": {"path": str(folder / f"sft/seed-{seed}/final")},
         "data": {"path": str(pairs / "train.jsonl"), "validation": str(pairs / "heldout.jsonl")},
-        "run": {"out": str(folder / f"reward/seed-{seed}"), "seed": seed, "threads": 1, "eval_every": 10_000},
+        "run": {**_run_settings(folder / f"reward/seed-{seed}", seed), "eval_every": 10_000},
     }
     return validate(RECIPES["reward"], settings, "reward")
 

@@ -54,8 +54,8 @@ class Accompanied:
 class RunningMean:
     """The mean over all finished steps of metrics that are means over a step; 0 before the first.
 
-    Every step has the same number of examples, so steps weigh the same. The cut of a step into micro-batches cannot
-    show in it, as it could in a mean that moved within the step.
+    Every step weighs the same; one that had nothing to measure, as a rollout of ties leaves none, does not count. The
+    cut of a step into micro-batches cannot show in it, as it could in a mean that moved within the step.
     """
 
     def __init__(self, *metrics: str) -> None:
@@ -70,6 +70,8 @@ class RunningMean:
 
     def __call__(self, report: StepReport) -> None:
         """Add a finished step."""
+        if not all(name in report.metrics for name in self._metrics):
+            return
         self._total += sum(report.metrics[name] for name in self._metrics) / len(self._metrics)
         self._steps += 1
 

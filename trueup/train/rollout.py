@@ -1,12 +1,13 @@
-"""The online source: sample from the policy, score, compare with the reference, assign credit, hand out batches."""
+"""The online source: sample from the policy, score, compare with the reference, make a lesson, hand out batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trueup.data.batching import Batching, map_tokens, tokens_of
 from trueup.data.order import step_indices
@@ -18,31 +19,10 @@ from trueup.ops.returns import overlong_penalty
 from trueup.rewards.protocol import Completions, Reward
 from trueup.rewards.rows import PromptRows
 from trueup.runtime.seeding import generator
-from trueup.train.experience import AssignCredit, Credit, Experience, describe, join, of_groups, spread_groups, without
+from trueup.train.experience import Experience, describe, join, of_groups, spread_groups
+from trueup.train.lessons import Lesson, Use
 from trueup.train.protocols import State, Work
-from trueup.types import Bundle, Decoding, TokenTrees
-
-
-@dataclass(frozen=True)
-class RolloutBatch(Bundle):
-    """A micro-batch of sampled responses; per-token tensors are ``[N]`` in branch order.
-
-    Attributes:
-        trees: prompts with their sampled responses.
-        old_logps: log-probabilities the tokens were sampled with.
-        ref_logps: log-probabilities under the reference.
-        advantages: credit of each token.
-        returns, old_values: targets and starting points of the critic; None without one.
-        fresh: no update has been made since these were sampled, so sampler and scorer must agree.
-    """
-
-    trees: TokenTrees
-    old_logps: Tensor
-    ref_logps: Tensor
-    advantages: Tensor
-    returns: Tensor | None
-    old_values: Tensor | None
-    fresh: bool
+from trueup.types import Decoding
 
 
 @dataclass(frozen=True)
@@ -57,7 +37,6 @@ class RolloutPlan:
         missing_eos_penalty: taken from the reward of a response that was cut off.
         seed: of the order of the prompts and of the sampling.
         overlong_buffer: tokens before the cap in which ``overlong_penalty`` grows; None for no such penalty.
-        mask_truncated: responses that were cut off are compared with the others of their group, and not trained on.
         resample_zero_spread: groups whose responses are all paid the same are left out, and at most this many further
             rollouts fill their places; None keeps them.
     """
@@ -70,20 +49,12 @@ class RolloutPlan:
     missing_eos_penalty: float
     seed: int
     overlong_buffer: int | None = None
-    mask_truncated: bool = False
     resample_zero_spread: int | None = None
 
     @property
     def steps(self) -> int:
         """Optimiser steps of one rollout."""
         return self.epochs * self.mini_batches
-
-
-@dataclass
-class _Buffer:
-    trees: list[Tree]
-    tensors: dict[str, Tensor]
-    metrics: dict[str, float]
 
 
 @dataclass
@@ -95,7 +66,7 @@ class RolloutSource:
         policy_of: the causal model inside what is trained (PPO trains a policy and a critic as one).
         reference: scores trees under the reference.
         reward: scores completions.
-        assign: credit assignment.
+        use: what the method makes of a rollout.
         records: text and metadata of the prompts, for rewards that read them.
         sampler: where responses come from.
     """
@@ -107,10 +78,10 @@ class RolloutSource:
     policy_of: Callable[[nn.Module], nn.Module]
     reference: TokenLogps
     reward: Reward
-    assign: AssignCredit
+    use: Use
     records: PromptRows | None = None
     sampler: Sampler = sample
-    _buffer: _Buffer | None = field(default=None, init=False)
+    _buffer: Lesson | None = field(default=None, init=False)
     _draws: int = field(default=0, init=False)
     _consumed: dict[str, float] = field(default_factory=lambda: {"num_prompts": 0.0, "num_tokens": 0.0}, init=False)
 
@@ -127,25 +98,17 @@ class RolloutSource:
         batches = [self._batch([chosen[i] for i in cut], fresh=use == 0) for cut in cuts]
         return Work(batches, self._buffer.metrics if use == 0 else {}, dict(self._consumed))
 
-    def _sample(self, model: nn.Module) -> _Buffer:
+    def _sample(self, model: nn.Module) -> Lesson:
         drawn, used = self._collect(model)
         everything = join(drawn)
         self._consumed["num_prompts"] += len(everything.trees)
         self._consumed["num_tokens"] += float(len(everything.branch))
-        credit = self.assign(model, used) if used.trees else Credit(torch.zeros(0))
-        metrics = {**describe(everything), **credit.metrics}
+        lesson = self.use.prepare(model, used)
+        metrics = {**describe(everything), **lesson.metrics}
         if self.plan.resample_zero_spread is not None:
             unused = len(everything.trees) - len(used.trees)
             metrics |= {"rollout/extra_draws": len(drawn) - 1, "rollout/unused_groups": unused}
-        optional = {"advantages": credit.advantages, "returns": credit.returns, "old_values": credit.values}
-        tensors = {"old_logps": used.old_logps, "ref_logps": used.ref_logps}
-        tensors |= {name: value for name, value in optional.items() if value is not None}
-        if not self.plan.mask_truncated:
-            return _Buffer(list(used.trees), tensors, metrics)
-        tokens = used.ended[used.branch]
-        metrics["rollout/unused_truncated"] = int((~used.ended).sum())
-        trees = without(used.trees, ~used.ended)
-        return _Buffer(trees, {name: value[tokens] for name, value in tensors.items()}, metrics)
+        return replace(lesson, metrics=metrics)
 
     def _collect(self, model: nn.Module) -> tuple[list[Experience], Experience]:
         """All that was drawn, draw by draw, and what of it is trained on."""
@@ -187,15 +150,11 @@ class RolloutSource:
             ended=ended,
         )
 
-    def _batch(self, indices: list[int], fresh: bool) -> RolloutBatch:
+    def _batch(self, indices: list[int], fresh: bool) -> Any:
         assert self._buffer is not None
         tokens = tokens_of(self._buffer.trees, indices)
         parts = {name: value[tokens].to(self.batching.device) for name, value in self._buffer.tensors.items()}
-        return RolloutBatch(
-            trees=self.batching.collate([self._buffer.trees[i] for i in indices]),
-            fresh=fresh,
-            **{"returns": None, "old_values": None, **parts},
-        )
+        return self.use.batch(self.batching.collate([self._buffer.trees[i] for i in indices]), parts, fresh)
 
     def state(self) -> State:
         """The buffer in use, so that a run stopped in the middle of a rollout continues with it."""
@@ -207,4 +166,4 @@ class RolloutSource:
         self._draws, self._consumed = state["draws"], state["consumed"]
         if state["buffer"] is not None:
             trees = [Tree(tuple(t["prompt"]), tuple(map(tuple, t["responses"]))) for t in state["buffer"]["trees"]]
-            self._buffer = _Buffer(trees, state["buffer"]["tensors"], state["buffer"]["metrics"])
+            self._buffer = Lesson(trees, state["buffer"]["tensors"], state["buffer"]["metrics"])

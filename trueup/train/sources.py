@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from trueup.data.batching import Batching
@@ -38,10 +40,12 @@ class DataBatch(Bundle):
     Attributes:
         trees: prompts with their responses.
         ref_logps: float ``[N]``, the reference's log-probabilities of the response tokens; None without a reference.
+        margin: float32 ``[B]``, by how much the chosen score of each pair should lead; None where nobody asks.
     """
 
     trees: TokenTrees
     ref_logps: Tensor | None = None
+    margin: Tensor | None = None
 
 
 @dataclass
@@ -55,6 +59,7 @@ class DataSource:
         batching: how a step is cut.
         reference: says what the frozen reference gives; None for methods that need none.
         complete: changes a step's trees before they are cut (sampled responses); None leaves them.
+        margins: float ``[n]``, a margin for each pair of the data set; None without any.
     """
 
     trees: Sequence[Tree]
@@ -63,6 +68,7 @@ class DataSource:
     batching: Batching
     reference: Reference | None = None
     complete: TreeMaker | None = None
+    margins: np.ndarray | None = None
     _tokens: int = field(default=0, init=False)
 
     def draw(self, model: nn.Module, step: int) -> Work:
@@ -83,11 +89,20 @@ class DataSource:
             rows = list(range(start, min(start + self.batch_size, len(self.trees))))
             yield from self._batches(rows, [self.trees[row] for row in rows])
 
+    def batch(self, rows: Sequence[int], trees: Sequence[Tree]) -> DataBatch:
+        """Trees as one batch; ``rows`` are their places in the data set."""
+        laid = self.batching.collate(trees)
+        reference = None if self.reference is None else self.reference(rows, laid)
+        return DataBatch(laid, reference, self._margin(rows))
+
     def _batches(self, rows: Sequence[int], trees: Sequence[Tree]) -> Iterator[DataBatch]:
         for part in self.batching.cut(trees):
-            batch = self.batching.collate([trees[i] for i in part])
-            ref_logps = None if self.reference is None else self.reference([rows[i] for i in part], batch)
-            yield DataBatch(batch, ref_logps)
+            yield self.batch([rows[i] for i in part], [trees[i] for i in part])
+
+    def _margin(self, rows: Sequence[int]) -> Tensor | None:
+        if self.margins is None:
+            return None
+        return torch.from_numpy(self.margins[list(rows)].astype(np.float32)).to(self.batching.device)
 
     def state(self) -> State:
         """Only the running total: the order needs no state."""

@@ -46,7 +46,7 @@ def train_step(
     sums = _Sums()
     for batch in batches:
         tally = objective(state.model, batch)
-        _loss(tally, counts).backward()
+        step_loss(tally, counts).backward()
         if state.masters is not None:
             state.masters.collect()
         sums.add(tally)
@@ -95,7 +95,8 @@ def _more(counts: Mapping[str, float], units: Mapping[str, float]) -> dict[str, 
     return {unit: counts.get(unit, 0.0) + units.get(unit, 0.0) for unit in {**counts, **units}}
 
 
-def _loss(tally: Tally, counts: Mapping[str, float]) -> torch.Tensor:
+def step_loss(tally: Tally, counts: Mapping[str, float]) -> torch.Tensor:
+    """Return a micro-batch's share in the loss of a step with these counts of units: a scalar, to be summed."""
     parts = [term.total * (term.weight / counts[term.unit]) for term in tally.terms.values() if counts[term.unit]]
     return torch.stack(parts).sum()
 

@@ -15,9 +15,9 @@ from trueup.models.forward import token_scores
 from trueup.ops.baselines import Paid, advantages, group_spread
 from trueup.ops.divergences import ESTIMATORS, k1
 from trueup.train.experience import AssignCredit, Credit, Experience
+from trueup.train.lessons import RolloutBatch
 from trueup.train.objectives.ppo import policy_metrics, sampling_peak
 from trueup.train.protocols import Tally, Term
-from trueup.train.rollout import RolloutBatch
 from trueup.types import TokenTrees
 
 CLIPS: Mapping[str, Callable[[Variant, Tensor, Tensor, Tensor], ClippedLoss]] = {

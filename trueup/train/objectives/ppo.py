@@ -15,8 +15,8 @@ from trueup.ops.divergences import ESTIMATORS, k1, k3
 from trueup.ops.returns import gae, whiten
 from trueup.train.experience import Credit, Experience
 from trueup.train.kl_control import KlControl
+from trueup.train.lessons import RolloutBatch
 from trueup.train.protocols import Tally, Term
-from trueup.train.rollout import RolloutBatch
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,12 @@ class PreferenceObjective:
     Attributes:
         loss: what is computed of each pair.
         baseline: the running mean of implicit rewards, for the losses that want one; 0 without it.
+        temperature: of the policy that is tuned, where pairs are its own samples: the one that samples.
     """
 
     loss: PairLoss
     baseline: RunningMean | None = None
+    temperature: float = 1.0
 
     def units(self, batch: DataBatch) -> Mapping[str, float]:
         """Pairs."""
@@ -36,8 +38,8 @@ class PreferenceObjective:
     def __call__(self, model: nn.Module, batch: DataBatch) -> Tally:
         """Score both sides, and compare them with each other and with the reference."""
         trees = batch.trees
-        scores = token_scores(model, trees, collision=self.loss.weighted)
-        pairs = pair_logps(scores.logps, batch.ref_logps, trees)
+        scores = token_scores(model, trees, self.temperature, collision=self.loss.weighted)
+        pairs = pair_logps(scores.logps, batch.ref_logps if self.loss.needs_reference else None, trees)
         values = self.loss.values(pairs, self._delta, _alignment(scores.collision, trees))
         terms = {part.loss.name: Term(values[part.loss.name].sum(), "pair", part.weight) for part in self.loss.parts}
         metrics = {

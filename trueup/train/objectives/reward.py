@@ -19,6 +19,8 @@ class RewardObjective:
 
     Attributes:
         centring: weight of (chosen + rejected)^2, which fixes the otherwise free origin of scores.
+
+    The margin of the batch, if it has one, is what the chosen score must lead by.
     """
 
     centring: float = 0.0
@@ -31,7 +33,7 @@ class RewardObjective:
         """Score both sides of every pair."""
         scores = response_scores(model, batch.trees)
         chosen, rejected = scores[0::2], scores[1::2]
-        loss = bradley_terry(chosen, rejected, centring=self.centring)
+        loss = bradley_terry(chosen, rejected, batch.margin, self.centring)
         difference = (chosen - rejected).detach()
         right = (difference > 0).float() + 0.5 * (difference == 0).float()
         pairs = float(len(difference))
