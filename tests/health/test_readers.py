@@ -275,3 +275,8 @@ def test_event_files_need_their_package(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "events.out.tfevents.1", "")
     with pytest.raises(UserError, match="pip install tensorboard"):
         open_path(tmp_path, Told(), NAMES)
+
+
+def test_a_trainer_state_may_have_another_name() -> None:
+    reading = open_path(Path(__file__).parent / "trl_grpo_trainer_state.json", Told(), NAMES)[0][0]
+    assert reading.log.method == "grpo" and len(reading.log.series["reward"]) == 20

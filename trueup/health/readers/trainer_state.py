@@ -20,13 +20,15 @@ _TAGS = {"reward-trainer": "reward", "online-dpo": "dpo"}
 
 
 def recognises(path: Path) -> bool:
-    """Is it that file, a checkpoint, or an output folder with checkpoints?"""
-    return path.name == NAME or (path.is_dir() and _state(path) is not None)
+    """Is it that file, by whatever name, a checkpoint, or an output folder with checkpoints?"""
+    if path.is_dir():
+        return _state(path) is not None
+    return path.name == NAME or (path.suffix == ".json" and '"log_history"' in text(path))
 
 
 def read(path: Path) -> tuple[Found, ...]:
     """Read the log of the last checkpoint; settings from arguments left as text, the method from the model card."""
-    file = path if path.name == NAME else _state(path)
+    file = _state(path) if path.is_dir() else path
     assert file is not None
     state = json_value(file)
     history = state.get("log_history") if isinstance(state, dict) else None
