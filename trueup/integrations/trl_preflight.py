@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from trueup.integrations.trl_bench import MEANS, Bench, bench_of, borrowed
@@ -27,7 +28,7 @@ from trueup.integrations.trl_rows import (
     check_mask,
     check_pairs,
 )
-from trueup.preflight.outcome import Outcome, Report, skipped
+from trueup.preflight.outcome import Outcome, Report, attempt, skipped
 from trueup.runtime.clock import seconds
 
 PROBES: Sequence[tuple[str, Callable[[Bench], Outcome | None]]] = (
@@ -65,7 +66,7 @@ def preflight(trainer: Any) -> Report:
         return Report((skipped(_ALL, why),), 0.0)
     with borrowed(trainer):
         bench = bench_of(trainer, method_of(trainer.args) or "")
-        outcomes = [_make(name, probe, bench) for name, probe in PROBES]
+        outcomes = [attempt(name, partial(probe, bench)) for name, probe in PROBES]
     return Report(tuple(outcome for outcome in outcomes if outcome is not None), seconds() - started)
 
 
@@ -79,11 +80,3 @@ def _unfit(trainer: Any) -> str:
     if getattr(trainer, "_is_vision_dataset", False):
         return "rows with images"
     return ""
-
-
-def _make(name: str, probe: Callable[[Bench], Outcome | None], bench: Bench) -> Outcome | None:
-    try:
-        return probe(bench)
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        return skipped(name, f"could not be made: {type(error).__name__}: {first}")

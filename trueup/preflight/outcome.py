@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,3 +87,12 @@ class Report:
         """The report as JSON takes it."""
         counts = {status: self.count(status) for status in ("passed", "found", "skipped")}
         return {**counts, "seconds": self.seconds, "checks": [outcome.row() for outcome in self.outcomes]}
+
+
+def attempt(name: str, check: Callable[[], Outcome | None]) -> Outcome | None:
+    """Make a check; one that fails by itself is skipped with the reason: it must not be what stops a run."""
+    try:
+        return check()
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        return skipped(name, f"could not be made: {type(error).__name__}: {first}")

@@ -25,7 +25,7 @@ from trueup.preflight import (
     support,
 )
 from trueup.preflight.modes import mode
-from trueup.preflight.outcome import Outcome, Report, skipped
+from trueup.preflight.outcome import Outcome, Report, attempt, skipped
 from trueup.preflight.rehearsal import CAP, rehearse, sample_of
 from trueup.preflight.subject import Sample, Subject
 from trueup.runtime.clock import seconds
@@ -110,10 +110,7 @@ def run_checks(subject: Subject, level: Level, known: Sequence[Outcome] = ()) ->
 def _make(name: str, probe: Probe, subject: Subject, sample: Sample, needs_responses: bool) -> Outcome | None:
     if needs_responses and not sample.few:
         return skipped(name, "no rehearsed response is trained on: all groups are paid the same")
-    try:
-        return probe(subject, sample)
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-        return skipped(name, f"could not be made: {type(error).__name__}: {str(error).splitlines()[0]}")
+    return attempt(name, lambda: probe(subject, sample))
 
 
 def take_sample(subject: Subject, size: Size) -> Sample:
