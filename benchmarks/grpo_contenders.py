@@ -114,7 +114,7 @@ class Ours:
     """A step of trueup.
 
     Attributes:
-        spans: of a rollout: ``generation`` and ``reference``, which is scored at a KL weight of 0 as well.
+        spans: of a rollout: ``generation``, and ``reference`` where there is a KL term.
         drawn: the last rollout.
     """
 
@@ -126,14 +126,17 @@ class Ours:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         kl = {"kl_coef": case.beta, "kl_corrected": True if case.beta else None}
         variants = {name: resolve(name, {**kl, "clip_high": 0.2}) for name in LOSSES}
+        share = 1.0 if case.beta else 0.0
         self.objectives = {name: GrpoObjective(variant, 1.0, case.cap) for name, variant in variants.items()}
         self.source = RolloutSource(
             prompts=prompts,
             encoder=replace(encoder, stops=frozenset()) if case.fixed else encoder,
-            plan=RolloutPlan(case.prompts, case.group_size, Decoding(max_new_tokens=case.cap), 1, 1, 0.0, seed=0),
+            plan=RolloutPlan(
+                case.prompts, case.group_size, Decoding(max_new_tokens=case.cap), 1, 1, 0.0, seed=0, kl_share=share
+            ),
             batching=Batching("flat", case.tokens, torch.device("cpu")),
             policy_of=lambda model: model,
-            reference=self.spans.timed("reference", frozen_scorer(copy.deepcopy(model))),
+            reference=self.spans.timed("reference", frozen_scorer(copy.deepcopy(model))) if case.beta else None,
             reward=_reward,
             use=by_credit(grpo_credit(variants[LOSSES[0]])),
             sampler=self.spans.timed("generation", self._sample),

@@ -4,8 +4,9 @@ python benchmarks/grpo_vs_trl.py --model SmolLM2-135M-Instruct.Q4_1.gguf --data 
 
 Both sample 8 responses to each of the same prompts and pay a response for the number of its different tokens. In
 every turn ours and each setting of TRL roll out in one process, one after the other; then all make their gradients on
-the responses that ours sampled. Ours is what ``trueup grpo`` does: sampling, scoring under the reference (at a KL
-weight of 0 too, for the metrics; TRL then has none), credit, forward and backward. TRL's is its own
+the responses that ours sampled. Ours is what ``trueup grpo`` does: sampling, scoring under the reference, credit,
+forward and backward. At a KL weight of 0 neither side has a reference (ours with ``grpo.kl_share: 0``; its default
+scores a quarter of the prompts, for the metrics). TRL's is its own
 ``_generate_and_score_completions`` and ``training_step``; it needs no log-probabilities of before the update here, and
 computes none. Everything is float32 on one thread. Times are CPU seconds; those of clipping and AdamW, the same code
 for both, are measured once and added to each update. Peak memory is that of a fresh process which makes one whole

@@ -82,3 +82,30 @@ def test_refused_before_anything_is_written(
     with pytest.raises(UserError, match=why):
         run_config(verb, values, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_without_a_penalty_a_share_of_the_kl_is_measured_and_nothing_else_changes(lab: Lab, tmp_path: Path) -> None:
+    for name, share in (("none", 0.0), ("default", None), ("all", 1.0)):
+        verb, values = with_settings(lab, "grpo", grpo={"variant": "grpo", "kl_coef": 0.0, "kl_share": share})
+        run_config(verb, values, tmp_path / name)
+    assert weights(tmp_path / "none") == weights(tmp_path / "default") == weights(tmp_path / "all")
+    first = {name: journal(tmp_path / name / "metrics.jsonl")[0] for name in ("none", "default", "all")}
+    assert "kl/sequence_k1" not in first["none"]
+    assert {"kl/sequence_k1"} <= set(first["default"]) & set(first["all"])
+    assert json.loads((tmp_path / "none" / "manifest.json").read_text())["reference"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "words"),
+    [
+        ("grpo", {"grpo": {"kl_coef": 0.1, "kl_share": 0.5}}, "grpo.kl_share: a KL penalty of 0.1"),
+        ("rloo", {"rloo": {"kl_coef": 0.05, "kl_share": 0.0}}, "rloo.kl_share"),
+        ("grpo", {"grpo": {"kl_coef": 0.0, "kl_share": 0.0}, "rollout": {"reference": "there"}}, "kl_share 0"),
+    ],
+)
+def test_a_share_that_contradicts_other_settings_is_refused(
+    lab: Lab, tmp_path: Path, variant: str, settings: dict[str, Any], words: str
+) -> None:
+    verb, values = with_settings(lab, variant, **settings)
+    with pytest.raises(UserError, match=words):
+        run_config(verb, values, tmp_path / "run")

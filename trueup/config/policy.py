@@ -79,6 +79,9 @@ class GrpoSection(Section):
         default=None, description="k1 in the reward; in the loss k2, k3, or k1 with kl_corrected"
     )
     kl_corrected: bool | None = Field(default=None, description="multiply a KL term of the loss by the ratio")
+    kl_share: Share | None = Field(
+        default=None, description="prompts whose KL is measured with kl_coef 0: a share of all; default 0.25; 0: none"
+    )
 
 
 class RlooSection(Section):
@@ -86,6 +89,9 @@ class RlooSection(Section):
 
     group_size: PositiveInt = Field(default=4, ge=2, description="responses sampled for each prompt")
     kl_coef: NonNegative = Field(default=0.05, description="weight of the k1 KL penalty in the reward")
+    kl_share: Share | None = Field(
+        default=None, description="prompts whose KL is measured with kl_coef 0: a share of all; default 0.25; 0: none"
+    )
     clip_low: PositiveFloat = Field(default=0.2, description="ratio of a whole response clipped below at 1 - this")
     clip_high: PositiveFloat = Field(default=0.2, description="ratio of a whole response clipped above at 1 + this")
     scale_rewards: Literal["none", "batch"] = Field(

@@ -53,6 +53,7 @@ def rehearse(subject: Subject, prompts: int, cap: int | None) -> Rehearsal:
         mini_batches=min(plan.mini_batches, number),
         decoding=replace(plan.decoding, max_new_tokens=most),
         overlong_buffer=None if shortened else plan.overlong_buffer,
+        kl_share=1.0,
     )
     copy = replace(source, plan=small, use=Use(prepare, source.use.batch))
     works = [copy.draw(subject.trained, step) for step in range(small.steps)]

@@ -32,7 +32,7 @@ from trueup.types import Decoding
 
 @dataclass(frozen=True)
 class Online:
-    """The online half of a run; ``early`` are findings about its reward."""
+    """The online half of a run; ``early`` are findings about its reward. ``reference`` is None where none is kept."""
 
     source: RolloutSource
     loaded: Loaded[PromptOnly]
@@ -48,27 +48,23 @@ def rollout_source(
     group_size: int,
     policy_of: Callable[[nn.Module], nn.Module],
     use: Callable[[Batching], Use],
+    kl_share: float = 1.0,
 ) -> Online:
-    """Load prompts, reference and reward, and build the source of rollouts."""
+    """Load prompts, reference and reward, and build the source of rollouts.
+
+    Args:
+        bench: the prepared run.
+        section: settings of its rollouts.
+        group_size: responses to a prompt.
+        policy_of: the causal model inside what is trained.
+        use: what the method makes of a rollout.
+        kl_share: share of the prompts whose KL is measured; at 0 no reference is kept in memory.
+    """
     config, decoding = bench.config, Decoding(**section.decoding.model_dump())
-    if decoding.temperature == 0:
-        raise UserError("rollout.decoding.temperature: 0 samples one answer only, so there is nothing to learn from")
-    if decoding.top_k or decoding.top_p < 1:
-        raise UserError(
-            "rollout.decoding: top_k and top_p cut the distribution that is sampled from, while the update and the "
-            "reference score the whole one; the ratio and the KL would both be wrong. Leave them at 0 and 1"
-        )
-    context = hub.context_length(bench.model)
-    if decoding.max_new_tokens >= context:
-        raise UserError(
-            f"rollout.decoding.max_new_tokens: {decoding.max_new_tokens} leave no room for a prompt in the model's "
-            f"context of {context}"
-        )
-    if section.reference is not None:
-        require_same_vocabulary("reference", section.reference, bench.tokenizer)
+    _require_usable(bench, section, decoding, kl_share)
     loaded = read_prompts(config.data.path, limit=config.data.limit)
     prompts = encode_prompts(loaded, bench.encoder, bench.bounds(decoding.max_new_tokens))
-    reference = frozen_reference(bench, section.reference)
+    reference = frozen_reference(bench, section.reference) if kl_share else None
     scored = Scored(bench.tokenizer, config.model.dtype, bench.device)
     rewards = load_rewards(section.reward, scored, loaded, prompts)
     bench.voice.say(prompts.describe())
@@ -83,6 +79,7 @@ def rollout_source(
         seed=config.run.seed,
         overlong_buffer=section.overlong_buffer,
         resample_zero_spread=section.resample_zero_spread,
+        kl_share=kl_share,
     )
     source = RolloutSource(
         prompts=prompts.trees,
@@ -90,17 +87,38 @@ def rollout_source(
         plan=plan,
         batching=bench.batching,
         policy_of=policy_of,
-        reference=frozen_scorer(reference, decoding.temperature),
+        reference=None if reference is None else frozen_scorer(reference, decoding.temperature),
         reward=rewards.reward(bench.batching),
         use=use(bench.batching),
         records=rewards.rows,
     )
     facts = {
         "data": prompts.fingerprint,
-        "reference": fingerprint.of_weights(reference),
+        "reference": "none" if reference is None else fingerprint.of_weights(reference),
         "reward": rewards.identity,
     }
     return Online(source, loaded, prompts, reference, facts, card_findings(rewards.parts, config.model.dtype))
+
+
+def _require_usable(bench: Bench, section: RolloutSection, decoding: Decoding, kl_share: float) -> None:
+    """Refuse settings under which nothing could be learnt, or something else than is said."""
+    if decoding.temperature == 0:
+        raise UserError("rollout.decoding.temperature: 0 samples one answer only, so there is nothing to learn from")
+    if decoding.top_k or decoding.top_p < 1:
+        raise UserError(
+            "rollout.decoding: top_k and top_p cut the distribution that is sampled from, while the update and the "
+            "reference score the whole one; the ratio and the KL would both be wrong. Leave them at 0 and 1"
+        )
+    context = hub.context_length(bench.model)
+    if decoding.max_new_tokens >= context:
+        raise UserError(
+            f"rollout.decoding.max_new_tokens: {decoding.max_new_tokens} leave no room for a prompt in the model's "
+            f"context of {context}"
+        )
+    if section.reference is not None and not kl_share:
+        raise UserError("rollout.reference: with kl_share 0 no reference is kept; leave out one of the two")
+    if section.reference is not None:
+        require_same_vocabulary("reference", section.reference, bench.tokenizer)
 
 
 def early_online(
@@ -116,6 +134,6 @@ def early_online(
         online.loaded,
         trained=trained,
         reference=online.reference,
-        same_model=section.reference is None,
+        same_model=section.reference is None and online.reference is not None,
         known=[made("reward model", "by the card it was trained with", online.early)],
     )

@@ -78,7 +78,7 @@ def require_same_vocabulary(what: str, path: str, tokenizer: Any) -> None:
         raise UserError(f"{what}: {path} has another vocabulary than the policy; both need the same tokenizer")
 
 
-def require_unchanged(reference: nn.Module, before: str) -> None:
-    """Fail if the frozen reference's weights are not what they were at the start."""
-    if fingerprint.of_weights(reference) != before:
+def require_unchanged(reference: nn.Module | None, before: str) -> None:
+    """Fail if the frozen reference's weights, where there is one, are not what they were at the start."""
+    if reference is not None and fingerprint.of_weights(reference) != before:
         raise RunError("the reference's weights changed during training; every margin and KL of this run is void")

@@ -23,7 +23,8 @@ class Experience:
         trees: prompts with their sampled responses.
         group: i64 ``[K]``, the prompt of each response.
         branch: i64 ``[N]``, the response of each token.
-        old_logps, ref_logps: ``[N]``.
+        old_logps: ``[N]``.
+        ref_logps: ``[N]``; NaN where the reference was not asked.
         scores: ``[K]``, what the reward said.
         parts: name -> ``[K]``, what the scores were made of; NaN where a part does not apply.
         rewards: ``[K]``, what each response is paid, the penalties for length and missing terminators included.
@@ -116,7 +117,6 @@ def describe(experience: Experience) -> dict[str, float]:
     scores = experience.scores
     grouped = scores[torch.argsort(experience.group, stable=True)].view(len(experience.trees), -1)
     lengths = torch.bincount(experience.branch, minlength=len(scores)).float()
-    log_ratio = k1(experience.old_logps, experience.ref_logps)
     metrics = {
         "reward": float(scores.mean()),
         "reward_std": float(scores.std()) if len(scores) > 1 else 0.0,
@@ -125,11 +125,21 @@ def describe(experience: Experience) -> dict[str, float]:
         "completions/min_length": float(lengths.min()),
         "completions/max_length": float(lengths.max()),
         "completions/clipped_ratio": float((~experience.ended).float().mean()),
-        "kl/policy_reference_k1": float(log_ratio.mean()),
-        "kl/policy_reference_k3": float(k3(experience.old_logps, experience.ref_logps).mean()),
-        "kl/sequence_k1": float(log_ratio.sum() / len(scores)),
     }
-    return metrics | _describe_parts(experience.parts)
+    return metrics | _describe_kl(experience) | _describe_parts(experience.parts)
+
+
+def _describe_kl(experience: Experience) -> dict[str, float]:
+    """Estimates of the KL divergence from the responses that the reference was asked about; none where it was not."""
+    asked = ~experience.ref_logps.isnan()
+    if not bool(asked.any()):
+        return {}
+    old, ref = experience.old_logps[asked], experience.ref_logps[asked]
+    return {
+        "kl/policy_reference_k1": float(k1(old, ref).mean()),
+        "kl/policy_reference_k3": float(k3(old, ref).mean()),
+        "kl/sequence_k1": float(k1(old, ref).sum() / len(experience.branch[asked].unique())),
+    }
 
 
 def _describe_parts(parts: Mapping[str, Tensor]) -> dict[str, float]:

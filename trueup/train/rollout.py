@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trueup.data.batching import Batching, map_tokens, tokens_of
 from trueup.data.order import step_indices
 from trueup.data.template import Encoder
 from trueup.data.trees import Tree
+from trueup.errors import RunError
 from trueup.models.forward import TokenLogps
 from trueup.models.generate import Sampler, sample
 from trueup.ops.returns import overlong_penalty
@@ -39,6 +41,7 @@ class RolloutPlan:
         overlong_buffer: tokens before the cap in which ``overlong_penalty`` grows; None for no such penalty.
         resample_zero_spread: groups whose responses are all paid the same are left out, and at most this many further
             rollouts fill their places; None keeps them.
+        kl_share: share of the prompts whose responses the reference scores, rounded up; below 1 for metrics alone.
     """
 
     prompts: int
@@ -50,6 +53,7 @@ class RolloutPlan:
     seed: int
     overlong_buffer: int | None = None
     resample_zero_spread: int | None = None
+    kl_share: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -64,7 +68,7 @@ class RolloutSource:
     Attributes:
         prompts: prompt trees without responses; visited in an order that is a function of the seed, each once a pass.
         policy_of: the causal model inside what is trained (PPO trains a policy and a critic as one).
-        reference: scores trees under the reference.
+        reference: scores trees under the reference; None where the plan asks for no KL.
         reward: scores completions.
         use: what the method makes of a rollout.
         records: text and metadata of the prompts, for rewards that read them.
@@ -76,7 +80,7 @@ class RolloutSource:
     plan: RolloutPlan
     batching: Batching
     policy_of: Callable[[nn.Module], nn.Module]
-    reference: TokenLogps
+    reference: TokenLogps | None
     reward: Reward
     use: Use
     records: PromptRows | None = None
@@ -143,12 +147,24 @@ class RolloutSource:
             group=torch.arange(len(rows)).repeat_interleave(plan.group_size),
             branch=torch.arange(len(flat)).repeat_interleave(count),
             old_logps=torch.cat([s.logps for s in flat]),
-            ref_logps=map_tokens(trees, self.reference, self.batching).cpu(),
+            ref_logps=self._reference_logps(trees, int(count.sum())),
             scores=scored.total.cpu(),
             parts={name: part.cpu() for name, part in scored.parts.items()},
             rewards=rewards,
             ended=ended,
         )
+
+    def _reference_logps(self, trees: Sequence[Tree], tokens: int) -> Tensor:
+        """Of the first prompts, which come in random order; NaN for the rest, so that nothing can use it unseen."""
+        some = trees[: math.ceil(self.plan.kl_share * len(trees))]
+        logps = torch.full((tokens,), math.nan)
+        if self.reference is None or not some:
+            return logps
+        scored = map_tokens(some, self.reference, self.batching).cpu()
+        if bool(scored.isnan().any()):
+            raise RunError("the reference gives sampled tokens log-probabilities that are not numbers")
+        logps[: len(scored)] = scored
+        return logps
 
     def _batch(self, indices: list[int], fresh: bool) -> Any:
         assert self._buffer is not None

@@ -95,8 +95,8 @@ def grpo_credit(variant: Variant) -> AssignCredit:
     """Return a variant's credit assignment: rewards less the KL penalty, if it is there, compared and scaled."""
 
     def assign(model: nn.Module, experience: Experience) -> Credit:
-        penalty = variant.kl_in_reward * k1(experience.old_logps, experience.ref_logps)
-        rewards = experience.rewards
+        old, ref, rewards = experience.old_logps, experience.ref_logps, experience.rewards
+        penalty = variant.kl_in_reward * k1(old, ref) if variant.kl_in_reward else torch.zeros_like(old)
         paid = Paid(rewards, penalty.to(rewards.dtype), experience.group, experience.branch)
         credit = advantages(paid, variant.baseline, variant.scale_rewards)
         return Credit(credit, metrics={"reward_group_std": float(group_spread(paid).mean())})
