@@ -30,6 +30,9 @@ CHOICES = {
 
 KNOBS = {field.name for field in fields(Variant)} - {"name", "paper", "equation"}
 
+OTHERS = {"variant", "group_size", "kl_share"}
+"""Settings that are no part of a variant: which one, how many responses, and of how many the KL is measured."""
+
 
 def choices(name: str) -> set[str]:
     """What the configuration takes for a setting."""
@@ -44,14 +47,14 @@ def test_the_configuration_takes_what_the_tables_have(name: str) -> None:
 
 
 def test_every_part_of_a_variant_is_a_setting_and_every_setting_is_the_variant_s_unless_given() -> None:
-    assert set(GrpoSection.model_fields) == KNOBS | {"variant", "group_size"}
+    assert set(GrpoSection.model_fields) == KNOBS | OTHERS
     assert all(GrpoSection.model_fields[name].default is None for name in KNOBS)
-    bare = GrpoSection().model_dump(exclude={"variant", "group_size"})
+    bare = GrpoSection().model_dump(exclude=OTHERS)
     assert all(resolve(name, bare) == variant for name, variant in VARIANTS.items())
 
 
 def test_rloo_s_own_settings_have_the_variant_s_values() -> None:
-    own = RlooSection().model_dump(exclude={"group_size"})
+    own = RlooSection().model_dump(exclude=OTHERS)
     assert set(own) <= KNOBS
     assert resolve("rloo", own, "rloo") == VARIANTS["rloo"]
 
