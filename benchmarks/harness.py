@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,8 +20,8 @@ T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, device: str, cases: list[dict[str, Any]]) -> Path:
-    """Write ``results/NAME.DEVICE.json`` with the command, date, versions and machine beside the cases."""
+def write_result(name: str, device: str, cases: list[dict[str, Any]], **more: Any) -> Path:
+    """Write ``results/NAME.DEVICE.json`` with the command, date, versions, machine and ``more`` beside the cases."""
     facts = environment()
     result = {
         # Where things lie on this machine is nobody's business: a path is written as its last part.
@@ -29,6 +30,7 @@ def write_result(name: str, device: str, cases: list[dict[str, Any]]) -> Path:
         "versions": {key: value for key, value in facts.items() if key not in ("machine", "commit")},
         "commit": facts["commit"],
         "machine": facts["machine"],
+        **more,
         "cases": cases,
     }
     path = RESULTS / f"{name}.{device}.json"
@@ -71,9 +73,9 @@ def counted(run: Callable[[], T]) -> tuple[T, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    # The counter knows addmm and not addmm_, which our head's backward pass uses.
-    in_place = {torch.ops.aten.addmm_: lambda own, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    # The counter does not know oneDNN's linear layer, to which `trueup/ops/products` sends large products.
+    onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}
+    with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
         out = run()
     return out, float(counter.get_total_flops())
 

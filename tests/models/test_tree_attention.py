@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,8 +22,9 @@ TREES = st.lists(st.builds(Tree, IDS, st.lists(IDS, min_size=1, max_size=3).map(
 class Config:
     """What a model says of its attention."""
 
-    def __init__(self, implementation: str = BY_TREE) -> None:
-        self._attn_implementation = implementation
+    def __init__(self, sliding_window: int | None = None) -> None:
+        self._attn_implementation = BY_TREE
+        self.sliding_window = sliding_window
 
 
 @given(trees=TREES, layout=st.sampled_from(["flat", "shared", "plain"]), packing=st.booleans())
@@ -42,8 +44,11 @@ def test_flex_attention_measures_a_window_in_positions(trees: list[Tree], window
     assert torch.equal(found, visibility(batch)[0] & near)
 
 
+@pytest.mark.parametrize("worth", [-(10**6), 8, 10**6])
+@pytest.mark.parametrize("window", [None, 3])
 @given(trees=TREES)
-def test_tree_by_tree_equals_a_mask_over_the_row(trees: list[Tree]) -> None:
+def test_piece_by_piece_equals_a_mask_over_the_row(worth: int, window: int | None, trees: list[Tree]) -> None:
+    """However the row is cut: response by response, tree by tree, or some of both."""
     batch = collate(trees, "flat")
     length = batch.tokens.shape[1]
     rng = torch.Generator().manual_seed(length)
@@ -54,14 +59,16 @@ def test_tree_by_tree_equals_a_mask_over_the_row(trees: list[Tree]) -> None:
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return out.transpose(1, 2), None
 
-    expected = plain(None, query, key, value, visibility(batch)[:, None])[0]
-    mask = attention_mask(batch, Config())
+    near = batch.positions[:, :, None] - batch.positions[:, None, :] < (window or 10**6)
+    expected = plain(None, query, key, value, (visibility(batch) & near)[:, None])[0]
+    with patch.object(attention, "WORTH_A_CALL", worth):
+        mask = attention_mask(batch, Config(window))
     found = by_tree(plain)(None, query, key, value, mask)[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_a_copied_mask_fails_and_is_not_ignored() -> None:
-    """A model that rebuilds its mask loses the spans: it must not attend to everything in silence."""
+    """A model that rebuilds its mask loses the pieces: it must not attend to everything in silence."""
     batch = collate([Tree((5, 6), ((7, 8), (9,))), Tree((5,), ((7,), (8,)))], "flat")
     mask = attention_mask(batch, Config())
     assert isinstance(mask, torch.Tensor)
@@ -74,14 +81,14 @@ def test_a_copied_mask_fails_and_is_not_ignored() -> None:
         by_tree(plain)(None, query, query, query, mask.clone())
 
 
-def test_spans_go_with_their_batch() -> None:
+def test_pieces_go_with_their_batch() -> None:
     batch = collate([Tree((5, 6), ((7, 8), (9,))), Tree((5,), ((7,), (8,)))], "flat")
-    before = len(attention._SPANS)
+    before = len(attention._PIECES)
     mask = attention_mask(batch, Config())
-    assert len(attention._SPANS) == before + 1
+    assert len(attention._PIECES) == before + 1
     del mask
     gc.collect()
-    assert len(attention._SPANS) == before
+    assert len(attention._PIECES) == before
 
 
 def test_a_padded_row_is_masked_as_a_whole() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from trueup.errors import UserError
 from trueup.models.forward import TokenLogps, scorer
+from trueup.models.linear import quicken
 from trueup.models.scalar_head import scalar_head
 from trueup.types import TokenTrees
 
@@ -61,7 +62,7 @@ def attach(
         ) from error
     # Set afterwards: PEFT puts transformers' name of the model there, which is no .gguf file and may be relative.
     config.base_model_name_or_path = base
-    return adapted
+    return quicken(adapted)
 
 
 def is_adapted(model: nn.Module) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -19,60 +21,110 @@ BY_TREE = "trueup_by_tree"
 FLEX = "flex_attention"
 """transformers' name for PyTorch's FlexAttention."""
 
+WORTH_A_CALL = 4096
+"""Pairs of tokens that a further call of attention must save: a tree of a few dozen tokens is taken whole."""
+
 Attend = Callable[..., tuple[Tensor, Any]]
 """An attention function of transformers: (module, query, key, value, mask, **options) -> (output, weights)."""
 
 
 @dataclass(frozen=True)
-class _Spans:
-    """A flat row: the length of each tree, and its own mask ``[1,1,t,t]`` (None where causal attention is exact)."""
+class _Piece:
+    """Neighbouring tokens of a flat row that attend together.
 
-    sizes: tuple[int, ...]
-    masks: tuple[Tensor | None, ...]
+    Attributes:
+        own: the tokens.
+        prompt: what they see beside themselves: their prompt, where it does not lie in ``own`` already.
+        mask: bool ``[1,1,own,prompt + own]``; None where causal attention over ``own`` is exact.
+    """
+
+    own: slice
+    prompt: slice | None
+    mask: Tensor | None
+
+    def seen(self, values: Tensor) -> Tensor:
+        """What these tokens may look at, of keys or values ``[1,heads,T,width]``."""
+        own = values[:, :, self.own]
+        return own if self.prompt is None else torch.cat([values[:, :, self.prompt], own], dim=2)
 
 
-# A model hands its mask down to every layer untouched, so the mask can stand for the spans. Weak: gone with its batch.
-_SPANS: WeakIdKeyDictionary = WeakIdKeyDictionary()
+# A model hands its mask down to every layer untouched, so the mask can stand for the pieces. Weak: gone with its batch.
+_PIECES: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def by_tree(attend: Attend) -> Attend:
-    """Return an attention function that takes a flat row tree by tree, and everything else as ``attend`` does.
+    """Return an attention function that takes a flat row piece by piece, and everything else as ``attend`` does.
 
-    No tree sees another, so nothing is computed between trees and nothing is padded: attention costs the sum of the
-    squares of the trees' lengths, where a mask over the row costs the square of their sum.
+    A piece is a prompt with its first response, or a further response, which also looks at the prompt; a small tree is
+    one piece under a mask. So nothing is computed between trees, hardly anything between the responses of one, and
+    nothing is padded: for a prompt of P tokens with G responses of L, attention costs about P (P + G L) + G L^2 where a
+    mask over the tree costs (P + G L)^2.
     """
 
     def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
-        spans = _SPANS.get(mask) if isinstance(mask, Tensor) else None
-        if spans is None:
+        pieces = _PIECES.get(mask) if isinstance(mask, Tensor) else None
+        if pieces is None:
             return attend(module, query, key, value, mask, **options)
-        parts = zip(*(part.split(spans.sizes, dim=2) for part in (query, key, value)), spans.masks, strict=True)
-        return torch.cat([attend(module, q, k, v, own, **options)[0] for q, k, v, own in parts], dim=1), None
+        parts = [
+            attend(module, query[:, :, piece.own], piece.seen(key), piece.seen(value), piece.mask, **options)[0]
+            for piece in pieces
+        ]
+        return torch.cat(parts, dim=1), None
 
     return attention
 
 
 def _stand_in(trees: TokenTrees, window: int | None) -> Tensor:
-    """A mask that stands for the spans of a flat row; empty, so that a model that looks into it fails at once."""
-    prompt = trees.prompt_of[trees.segment[0]]
-    sizes = tuple(torch.unique_consecutive(prompt, return_counts=True)[1].tolist())
-    masks, start = [], 0
-    for size in sizes:
-        part = slice(start, start + size)
-        masks.append(_own_mask(trees.segment[:, part], trees.positions[:, part], trees.prompt_of, window))
-        start += size
+    """A mask that stands for the pieces of a flat row; empty, so that a model that looks into it fails at once."""
     mask = torch.empty(1, 1, 0, 0, device=trees.tokens.device)
-    _SPANS[mask] = _Spans(sizes, tuple(masks))
+    _PIECES[mask] = tuple(_pieces(trees, window))
     return mask
 
 
-def _own_mask(segment: Tensor, positions: Tensor, prompt_of: Tensor, window: int | None) -> Tensor | None:
-    """The mask of one tree ``[1,1,t,t]``, or None if it is a prompt with one response, all within the window."""
-    branches = segment[0, -1] - segment[0, 0]
-    if branches <= 1 and (window is None or segment.shape[1] <= window):
+def _pieces(trees: TokenTrees, window: int | None) -> Iterator[_Piece]:
+    """The row in pieces, in order; its segments are prompts, each followed by its responses."""
+    numbers, counts = torch.unique_consecutive(trees.segment[0], return_counts=True)
+    ends = counts.cumsum(0).tolist()
+    segments = [slice(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]
+    owners = trees.prompt_of[numbers].tolist()
+    for _, tree in groupby(zip(owners, segments, strict=True), key=itemgetter(0)):
+        yield from _pieces_of_tree([segment for _, segment in tree], trees, window)
+
+
+def _pieces_of_tree(segments: Sequence[slice], trees: TokenTrees, window: int | None) -> Iterator[_Piece]:
+    """A prompt with its first response, then every further one; or all as one, where calls cost more than they save."""
+    prompt, first, others = segments[0], segments[:2][-1], segments[2:]
+    chain, whole = slice(prompt.start, first.stop), slice(prompt.start, segments[-1].stop)
+    apart = _length(chain) ** 2 + sum(_length(own) * (_length(prompt) + _length(own)) for own in others)
+    if _length(whole) ** 2 - apart < WORTH_A_CALL * len(others):
+        yield _Piece(whole, None, _whole_mask(whole, trees, window))
+        return
+    yield _Piece(chain, None, _whole_mask(chain, trees, window))
+    for own in others:
+        yield _Piece(own, prompt, _branch_mask(own, prompt, trees, window))
+
+
+def _length(part: slice) -> int:
+    return part.stop - part.start
+
+
+def _whole_mask(part: slice, trees: TokenTrees, window: int | None) -> Tensor | None:
+    """The mask of a prompt with some of its responses, or None for one at most, all within the window."""
+    segment, positions = trees.segment[:, part], trees.positions[:, part]
+    if segment[0, -1] - segment[0, 0] <= 1 and (window is None or segment.shape[1] <= window):
         return None
-    visible = _visible(segment, prompt_of)
+    visible = _visible(segment, trees.prompt_of)
     return (visible if window is None else visible & _near(positions, window))[:, None]
+
+
+def _branch_mask(own: slice, prompt: slice, trees: TokenTrees, window: int | None) -> Tensor:
+    """The mask of a response that looks at itself, up to each token, and at its prompt."""
+    length, before = _length(own), _length(prompt)
+    mask = torch.ones(length, before + length, dtype=torch.bool, device=trees.tokens.device).tril(before)[None]
+    if window is not None:
+        seen = torch.cat([trees.positions[:, prompt], trees.positions[:, own]], dim=1)
+        mask = mask & ((trees.positions[:, own, None] - seen[:, None, :]) < window)
+    return mask[:, None]
 
 
 def is_chain(trees: TokenTrees) -> bool:

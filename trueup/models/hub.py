@@ -34,6 +34,7 @@ from transformers.masking_utils import sdpa_mask
 from trueup.errors import UserError, nearest
 from trueup.models import adapters
 from trueup.models.attention import BY_TREE, by_tree
+from trueup.models.linear import quicken
 from trueup.models.scalar_head import HEADS, widen_head
 from trueup.models.tokenizer import BOS, CHAT_TEMPLATE, EOS, PAD
 
@@ -75,20 +76,20 @@ def new_causal(preset: str, vocabulary: int, tokenizer: Any, context: int = 512)
     global generator: seed it first.
     """
     config = _llama(preset, vocabulary, tokenizer, context, tie_word_embeddings=True)
-    return attend_by_tree(AutoModelForCausalLM.from_config(config))
+    return attend_by_tree(_fresh(AutoModelForCausalLM, config))
 
 
 def new_causal_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
     """Return a randomly initialised causal model of a preset's shape with a scalar head, for reward models."""
     config = _llama(preset, vocabulary, tokenizer, context, num_labels=1)
-    return widen_head(attend_by_tree(AutoModelForSequenceClassification.from_config(config)))
+    return widen_head(attend_by_tree(_fresh(AutoModelForSequenceClassification, config)))
 
 
 def new_encoder_scorer(preset: str, vocabulary: int, tokenizer: Any, context: int = 512) -> Any:
     """Return a randomly initialised bidirectional encoder (BERT) with a scalar head, for reward models."""
     config: Any = BertConfig(**_preset(preset), **_ids(tokenizer, vocabulary, context))
     config.num_labels = 1
-    return widen_head(AutoModelForSequenceClassification.from_config(config))
+    return widen_head(_fresh(AutoModelForSequenceClassification, config))
 
 
 def load_causal(path: str, dtype: str = "float32") -> Any:
@@ -166,6 +167,11 @@ def stored_context(path: str) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
+def _fresh(kind: Any, config: Any) -> Any:
+    """A model with random weights."""
+    return quicken(kind.from_config(config))
+
+
 def _llama(preset: str, vocabulary: int, tokenizer: Any, context: int, **extra: Any) -> Any:
     """A configuration of a preset's shape.
 
@@ -220,7 +226,7 @@ def _load(kind: Any, path: str, dtype: str, may_miss: str, **extra: Any) -> Any:
         raise UserError(
             f"{path}: has no weights for '{missing[0]}'{more}; they would be random: is it another kind of model?"
         )
-    return model
+    return quicken(model)
 
 
 def _locate(path: str, marker: str) -> tuple[str, dict[str, Any]]:

@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trueup.ops.products import linear, product
 from trueup.types import SequenceLogps
 
-# Largest number of logits that exist at once: 4 Mi float32 = 16 MiB keeps a chunk near the caches of a CPU core and
-# is large enough to fill a GPU's matrix units.
-CHUNK_LOGITS = 1 << 22
+# Largest number of logits that exist at once: 6 Mi float32 = 24 MiB keeps a chunk near the caches of a CPU core, stays
+# below the 32 MiB from which on glibc maps every tensor anew, and is large enough to fill a GPU's matrix units.
+CHUNK_LOGITS = 6 << 20
 
 # Logits of a whole call are kept for the backward pass while they fit in 64 MiB, which saves a quarter of the head's
 # arithmetic; above that they are computed again.
 KEPT_LOGITS = 1 << 24
+
+# Rows of the head whose gradient is added up at once: the addend then stays in the caches.
+BLOCK = 4096
 
 
 def predicting_positions(prompt_last: int, first: int, count: int) -> np.ndarray:
@@ -57,7 +61,7 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits ``[N,V]`` in float32 at least, for hidden states ``[N,D]``."""
-        raw = torch.nn.functional.linear(hidden, self.weight, self.bias)
+        raw = linear(hidden, self.weight, self.bias)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         factor = self.scale / self.temperature
         if self.softcap is None:
@@ -145,13 +149,16 @@ class _LinearTokenLogps(torch.autograd.Function):
         for piece in _pieces(len(target), ctx.rows):
             logits = ctx.kept.pop(piece.start, None)
             logits = head.logits(hidden[piece]) if logits is None else logits
-            slope = (logits - normaliser[piece, None]).exp_().mul_(-grad[piece, None])
+            # Where nothing asks for the logits again, they become their slopes in place.
+            slope = (logits if head.softcap is None else logits.clone()).sub_(normaliser[piece, None]).exp_()
+            slope = slope.mul_(-grad[piece, None])
             slope.scatter_add_(1, target[piece, None], grad[piece, None].to(slope.dtype))
             slope = head.grad_of_raw(logits, slope).to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[piece] = slope @ weight
+                grad_hidden[piece] = product(slope, weight)
             if grad_weight is not None:
-                grad_weight.addmm_(slope.T, hidden[piece])
+                for part in _pieces(len(weight), BLOCK):
+                    grad_weight[part] += product(slope[:, part].T, hidden[piece])
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0)
         return grad_hidden, grad_weight, grad_bias, *[None] * 5
