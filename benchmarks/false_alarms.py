@@ -4,7 +4,8 @@
 
 Makes the laboratory in the folder (a temporary one, if none is given), runs what ``faults/healthy.py`` lists under
 REPORT (about ten minutes of a core), prints a table and writes results/false_alarms.cpu.json. Runs that lie in the
-folder already are not made again. See ``faults/peers.py`` for what the other tools need.
+folder already are not made again; those that are not healthy by their own result (``faults/sound.py``) are withdrawn,
+whatever was found in them, and listed. See ``faults/peers.py`` for what the other tools need.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from faults.alarms import healthy_block
 from faults.healthy import REPORT
 from faults.healthy_runs import run_all
 from faults.lab import prepare
+from faults.sound import measure_starts, sifted
 from harness import write_result
 from rich.console import Console
 from rich.table import Table
@@ -29,10 +31,14 @@ def main() -> None:
     """Run, judge, report."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(sys.argv[1] if len(sys.argv) > 1 else scratch)
-        outcomes = run_all(prepare(root / "lab"), REPORT, root / "report", CONSOLE.print)
-    block = healthy_block(list(zip(REPORT, outcomes, strict=True)))
+        lab = prepare(root / "lab")
+        outcomes = run_all(lab, REPORT, root / "report", CONSOLE.print)
+        healthy, withdrawn = sifted(list(zip(REPORT, outcomes, strict=True)), measure_starts(lab))
+    block = healthy_block(healthy)
     _show(block)
-    CONSOLE.print(write_result("false_alarms", "cpu", [block]))
+    for run in withdrawn:
+        CONSOLE.print(f"withdrawn: {run['method']}, {run['run']}: {run['reason']}")
+    CONSOLE.print(write_result("false_alarms", "cpu", [block], withdrawn=withdrawn))
 
 
 def _show(block: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Every run is the recipe itself on a small laboratory, with ``run.preflight: full
 a run showed is kept in FOLDER, so that a benchmark that was stopped goes on; ``--report`` only reads what is there. The
 table and results/fault_matrix.cpu.json say of each run whether the fault was noticed, by which rule, since which step
 (0: before the first), whether the finding accuses the right part of the system, and what the fault did to the result.
+``python benchmarks/false_alarms.py FOLDER`` before it adds the healthy runs that are odd.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from faults.alarms import alarms_of, healthy_block
 from faults.catalogue import FAULTS, Case, cases, twin_label
-from faults.healthy import scenarios
+from faults.healthy import REPORT
+from faults.healthy_runs import run_all
 from faults.lab import Lab, Outcome, prepare, run_once
 from faults.peers import judge
 from faults.score import score, summary
+from faults.sound import measure_starts, sifted
 from harness import RESULTS, write_result
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,14 +40,13 @@ TWIN_SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Task:
-    """One run: a fault, a twin, or a healthy run of ``faults.healthy`` (by its place there)."""
+    """One run: a fault, or a twin where there is no case."""
 
     file: Path
     method: str
     seed: int
     settings: Mapping[str, Any]
     case: Case | None = None
-    scenario: int | None = None
 
 
 def main() -> None:
@@ -57,7 +60,7 @@ def main() -> None:
         _run_all([task for task in _tasks(folder, options) if _is_missing(task)], lab, folder, options.workers)
     chosen = cases(_only(options))
     rows = _rows(folder, chosen, options.seeds)
-    healthy = _healthy(folder)
+    healthy = _healthy(folder, Lab(folder / "lab"))
     facts = {"summary": summary(rows), "healthy": healthy, "peers": _peers(folder, chosen, options.seeds, rows)}
     _print(rows, facts)
     path = write_result("fault_matrix", "cpu", rows)
@@ -72,7 +75,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0])
     parser.add_argument("--out", default="runs/fault-matrix", help="where runs are kept")
-    parser.add_argument("--no-healthy", action="store_true", help="leave out the healthy runs that are odd")
     parser.add_argument("--report", action="store_true", help="run nothing")
     return parser.parse_args()
 
@@ -96,9 +98,6 @@ def _tasks(folder: Path, options: argparse.Namespace) -> list[Task]:
         for seed in options.seeds:
             file = folder / "runs" / f"{case.label}-s{seed}.json"
             tasks[file] = Task(file, case.method, seed, case.fault.settings, case)
-    for number, scenario in enumerate([] if options.no_healthy or options.only else scenarios()):
-        file = folder / "healthy" / f"{scenario.method}-{scenario.seed}.json"
-        tasks[file] = Task(file, scenario.method, scenario.seed, scenario.settings, scenario=number)
     return list(tasks.values())
 
 
@@ -133,8 +132,6 @@ def _run(task: Task, lab: Lab, folder: Path) -> str:
     if task.case is not None:
         case = task.case
         injection = lambda stage: case.fault.inject(stage, case.strength)  # noqa: E731
-    if task.scenario is not None:
-        injection = scenarios()[task.scenario].begin
     scratch = folder / f"scratch-{os.getpid()}"
     outcome = run_once(lab, task.method, task.seed, scratch, task.settings, injection)
     task.file.parent.mkdir(parents=True, exist_ok=True)
@@ -162,18 +159,19 @@ def _found(folder: Path, label: str) -> list[Outcome]:
     return [Outcome.load(file) for file in sorted((folder / "runs").glob(f"{label}-s*.json"))]
 
 
-def _healthy(folder: Path) -> dict[str, Any]:
-    """How many healthy runs there were, twins and odd ones, and which of them had a warning or worse."""
-    odd = {f"{s.method}-{s.seed}": f"{s.method}, {s.name}" for s in scenarios()}
-    files = {**{name: folder / "healthy" / f"{name}.json" for name in odd}}
-    runs = {odd[name]: Outcome.load(file) for name, file in files.items() if file.exists()}
-    runs |= {file.stem: Outcome.load(file) for file in sorted((folder / "runs").glob("twin-*-s[0-9].json"))}
-    alarms = {
-        name: found
-        for name, run in runs.items()
-        if (found := [f"{f['rule']} ({f['severity']})" for f in run.findings if f["severity"] != "note"])
-    }
-    return {"runs": len(runs), "false_alarms": len(alarms), "alarms": alarms}
+def _healthy(folder: Path, lab: Lab) -> dict[str, Any]:
+    """False alarms on the odd healthy runs that ``false_alarms.py`` made in this folder, and on the twins."""
+    odd = [s for s in REPORT if (folder / "report" / f"{s.method}-{s.seed}.json").exists()]
+    runs = list(zip(odd, run_all(lab, odd, folder / "report"), strict=True))
+    healthy, withdrawn = sifted(runs, measure_starts(lab)) if runs else ([], [])
+    twins = {file.stem: Outcome.load(file) for file in sorted((folder / "runs").glob("twin-*-s[0-9].json"))}
+    raised = {name: found for name, run in twins.items() if (found := [_told(alarm) for alarm in alarms_of(run)])}
+    block = healthy_block(healthy) if healthy else {"runs": 0, "false_alarms": 0}
+    return {**block, "withdrawn": withdrawn, "twins": {"runs": len(twins), "false_alarms": len(raised), "by": raised}}
+
+
+def _told(alarm: Mapping[str, Any]) -> str:
+    return f"{alarm['rule']} ({alarm['severity']})"
 
 
 def _peers(

@@ -4,7 +4,8 @@
 
 Makes the laboratory in the folder (a temporary one, if none is given), runs what ``faults/healthy.py`` lists under
 FIT (about ten minutes of a core), prints a table and writes results/thresholds.cpu.json. Runs that lie in the folder
-already are not made again.
+already are not made again; those that are not healthy by their own result (``faults/sound.py``) are withdrawn,
+whatever was found in them, and listed.
 
 A threshold stays as specified where every healthy run stayed inside it by a margin, as seen at every look. Where one
 did not, the table proposes the extreme of the healthy runs with the margin; whether the run, the rule or the threshold
@@ -23,6 +24,7 @@ import numpy as np
 from faults.healthy import FIT, Scenario
 from faults.healthy_runs import extremes, run_all
 from faults.lab import Outcome, prepare
+from faults.sound import measure_starts, sifted
 from harness import write_result
 from rich.console import Console
 from rich.table import Table
@@ -40,10 +42,14 @@ def main() -> None:
     """Run, measure, compare."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(sys.argv[1] if len(sys.argv) > 1 else scratch)
-        outcomes = run_all(prepare(root / "lab"), FIT, root / "fit", CONSOLE.print)
-    cases = compare(list(zip(FIT, outcomes, strict=True)))
+        lab = prepare(root / "lab")
+        outcomes = run_all(lab, FIT, root / "fit", CONSOLE.print)
+        healthy, withdrawn = sifted(list(zip(FIT, outcomes, strict=True)), measure_starts(lab))
+    cases = compare(healthy)
     _show(cases)
-    CONSOLE.print(write_result("thresholds", "cpu", cases))
+    for run in withdrawn:
+        CONSOLE.print(f"withdrawn: {run['method']}, {run['run']}: {run['reason']}")
+    CONSOLE.print(write_result("thresholds", "cpu", cases, withdrawn=withdrawn))
 
 
 def compare(runs: Sequence[tuple[Scenario, Outcome]]) -> list[dict[str, Any]]:

@@ -1,11 +1,13 @@
 """Does a verifiable reward rise, on a real model and in the laboratory, and at which distance from the start?
 
     python benchmarks/verifiable_reward.py instructions MODEL.gguf INSTRUCTIONS.json [--out DIR]
-    python benchmarks/verifiable_reward.py family START PROMPTS.jsonl HELD_OUT.jsonl [--out DIR]
+    python benchmarks/verifiable_reward.py family STUDY [--out DIR]
 
 ``instructions``: GRPO on instructions of an Alpaca file that come without an input. A reply should start with
-"Answer:" and have at most 15 words; two examples in the prompt say so. ``family``: GRPO on prompts with an ``answer``
-column, paid only for exactly that answer (``benchmarks/online_vs_best_of_n.py`` makes the files).
+"Answer:" and have at most 15 words; two examples in the prompt say so. ``family``: GRPO on the laboratory's prompts
+that ask for the odd one out, paid only for exactly the right answer; STUDY is the folder of a finished default study
+(``make demo``), whose SFT model of seed 0 is the start. It samples hotter than it is asked at, so that the chance of a
+slip at temperature 1 is trained away while it still shows.
 
 Held-out prompts are answered before and after; the difference of the share of replies that meet the whole requirement
 comes with its interval over prompts. A case is added to results/verifiable_reward.cpu.json.
@@ -28,6 +30,7 @@ from harness import RESULTS, write_result
 from verbs import read_rows, trueup, write_rows
 
 from trueup.stats.intervals import mean_interval
+from trueup.worlds.registry import load_world
 
 EXAMPLES = (
     ("Name the capital of Italy.", "Answer: The capital of Italy is Rome."),
@@ -58,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("case", choices=["instructions", "family"])
     parser.add_argument("start", type=Path)
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("files", type=Path, nargs="*")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,24 +96,35 @@ def _instructions(start: Path, files: Sequence[Path], folder: Path) -> dict[str,
     return _measure(task, start, _short_answer, folder)
 
 
-def _family(start: Path, files: Sequence[Path], folder: Path) -> dict[str, Any]:
-    answers = {row["id"]: row["answer"].lower() for row in read_rows(files[1])}
+def _family(study: Path, files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    data, held = (_odd_ones(split, folder / f"{split}.jsonl") for split in ("preference", "test"))
+    answers = {row["id"]: row["answer"].lower() for row in read_rows(held)}
     settings = {
         "optim__learning_rate": 5e-4,
-        "optim__steps": 600,
+        "optim__steps": 1000,
         "rollout__prompts_per_rollout": 16,
         "rollout__epochs": 1,
         "rollout__mini_batches": 1,
         "rollout__decoding.max_new_tokens": 48,
+        "rollout__decoding.temperature": 1.2,
         "rollout__missing_eos_penalty": 0,
         "grpo__group_size": 16,
         "grpo__kl_coef": 0,
+        "run__threads": 1,
     }
 
     def right(item: Mapping[str, Any]) -> bool:
         return item["ended"] and item["response"].strip().lower() == answers[item["prompt_id"]]
 
-    return _measure(Task("laboratory, 2x128", "family", *files, "exact", settings, 48), start, right, folder)
+    task = Task("laboratory, 2x128", "family", data, held, "exact", settings, 48)
+    return _measure(task, study / "sft" / "seed-0" / "final", right, folder)
+
+
+def _odd_ones(split: str, path: Path) -> Path:
+    """The prompts of the family in a split of the world, each with the one right answer."""
+    world = load_world("errands")
+    asked = (prompt for prompt in world.prompts(split) if prompt.family == "odd")
+    return write_rows(path, ({"id": p.id, "prompt": p.text, "answer": world.ideal(p)} for p in asked))
 
 
 def _measure(task: Task, start: Path, meets: Callable[[Mapping[str, Any]], bool], folder: Path) -> dict[str, Any]:

@@ -11,11 +11,9 @@ from scipy import stats
 from faults.healthy import Scenario
 from faults.lab import Outcome
 from faults.peers import TOOLS, judge
+from faults.sound import Run
 
 LEVEL = 0.95
-
-Run = tuple[Scenario, Outcome]
-"""What was run, and what it showed."""
 
 STOPPED = "stopped"
 """Stands for a rule where a run ended in an error."""

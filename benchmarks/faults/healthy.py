@@ -36,7 +36,9 @@ class Kind:
         name: what is odd about it.
         fit, report: settings of the two sets.
         begin: changes the run's data, its start or its course before it begins.
-        moved: is what was counted first in ``MOVED`` now? What is counted instead has another seed.
+        seeds: what is added to the number of the kind for the seeds of the two sets; others than usual where a run was
+            withdrawn (``sound.py``), or moved to the set for thresholds (``MOVED``), and is replaced by a new one.
+        held: is a penalty or a tiny rate to keep the policy where it is?
     """
 
     method: str
@@ -44,18 +46,25 @@ class Kind:
     fit: Settings = field(default_factory=dict)
     report: Settings = field(default_factory=dict)
     begin: Injection | None = None
-    moved: bool = False
+    seeds: tuple[int, int] = (100, 1000)
+    held: bool = False
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One healthy run: the arguments of ``lab.run_once``."""
+    """One run that is meant to be healthy: the arguments of ``lab.run_once``, and whether it is to stay where it is."""
 
     name: str
     method: str
     seed: int
     settings: Settings
     begin: Injection | None
+    held: bool = False
+
+    @property
+    def for_gold(self) -> bool:
+        """Is it paid for the true reward, or a model of it, or tuned on pairs made by it?"""
+        return self.method != "sft" and REWARD not in self.settings
 
 
 def _paid(function: str) -> str:
@@ -76,22 +85,28 @@ _SFT = (
     Kind(
         "sft", "long at a constant rate", {SHAPE: "constant", STEPS: 140}, {SHAPE: "constant", STEPS: 160, RATE: 7e-4}
     ),
-    Kind("sft", "batches of one or two", {BATCH: 2, STEPS: 120, RATE: 5e-4}, {BATCH: 1, STEPS: 150, RATE: 3e-4}),
+    Kind(
+        "sft",
+        "batches of one or two",
+        {BATCH: 2, STEPS: 120, RATE: 5e-4},
+        {BATCH: 1, STEPS: 150, RATE: 1e-4},
+        seeds=(100, 3000),
+    ),
     Kind("sft", "small forward passes", {MICRO: 128}, {MICRO: 192, BATCH: 24}),
     Kind("sft", "tiny rate", {RATE: 5e-5}, {RATE: 8e-5}),
     Kind("sft", "bfloat16", {"model.dtype": "bfloat16", RATE: 2e-3}, {"model.dtype": "bfloat16", RATE: 3e-3}),
 )
 _REWARD = (
-    Kind("reward", "plain", {STEPS: 100}, {STEPS: 110}),
-    Kind("reward", "long at a constant rate", {STEPS: 220, SHAPE: "constant"}, {STEPS: 240, SHAPE: "constant"}),
-    Kind("reward", "other batches", {BATCH: 24, STEPS: 100}, {BATCH: 8, STEPS: 220}),
-    Kind("reward", "not centred", {"reward.centring": 0.0, STEPS: 200}, {"reward.centring": 0.001, STEPS: 80}),
+    Kind("reward", "plain", {STEPS: 180}, {STEPS: 220}),
+    Kind("reward", "long at a constant rate", {STEPS: 260, SHAPE: "constant"}, {STEPS: 300, SHAPE: "constant"}),
+    Kind("reward", "other batches", {BATCH: 24, STEPS: 150}, {BATCH: 8, STEPS: 360}),
+    Kind("reward", "not centred", {"reward.centring": 0.0, STEPS: 200}, {"reward.centring": 0.001, STEPS: 220}),
     Kind("reward", "easy pairs", {STEPS: 50}, {STEPS: 70}, easy_pairs),
 )
 _DPO = (
     Kind("dpo", "plain", {STEPS: 60}, {STEPS: 80}),
     Kind("dpo", "chosen falls after SFT on it", {RATE: 6e-4}, {RATE: 8e-4, STEPS: 80}, sft_on_chosen),
-    Kind("dpo", "easy pairs", {STEPS: 50}, {STEPS: 60, "preference.beta": 0.25}, easy_pairs, moved=True),
+    Kind("dpo", "easy pairs", {STEPS: 50}, {STEPS: 60, "preference.beta": 0.25}, easy_pairs, seeds=(100, 2000)),
     Kind("dpo", "reference in bfloat16", {STEPS: 50}, {STEPS: 70}, bfloat16_reference),
     Kind("dpo", "bfloat16", {"model.dtype": "bfloat16", RATE: 5e-4}, {"model.dtype": "bfloat16", RATE: 6e-4}),
     Kind("dpo", "adapters", {"lora.rank": 4, RATE: 2e-3}, {"lora.rank": 8, "lora.dropout": 0.1, RATE: 1e-3}),
@@ -123,7 +138,7 @@ _DPO = (
     Kind("dpo", "resumed", {STEPS: 60}, {STEPS: 70}, resumed),
 )
 _KTO = (
-    Kind("kto", "plain", {STEPS: 60}, {STEPS: 80}),
+    Kind("kto", "plain", {STEPS: 60, RATE: 1.5e-4}, {STEPS: 80, RATE: 1.5e-4}, seeds=(300, 3000)),
     Kind("kto", "bco", {"kto.loss": "bco"}, {"kto.loss": "bco", STEPS: 80}),
     Kind("kto", "batches of four or six", {BATCH: 4, STEPS: 100, RATE: 1e-4}, {BATCH: 6, STEPS: 90, RATE: 1e-4}),
     Kind(
@@ -139,7 +154,7 @@ _ORPO = (
 _PPO = (
     Kind("ppo", "plain", {STEPS: 48}, {STEPS: 60}),
     Kind("ppo", "critic of its own", {"ppo.critic": "separate"}, {"ppo.critic": "separate", STEPS: 60}),
-    Kind("ppo", "strong penalty", {"ppo.kl_coef": 1.0}, {"ppo.kl_coef": 2.0}),
+    Kind("ppo", "strong penalty", {"ppo.kl_coef": 1.0}, {"ppo.kl_coef": 2.0}, held=True),
     Kind(
         "ppo",
         "penalty in the loss",
@@ -159,7 +174,7 @@ _PPO = (
 _GRPO = (
     Kind("grpo", "plain", {STEPS: 48}, {STEPS: 60}),
     Kind("grpo", "one update a rollout, loss near 0", {EPOCHS: 1, STEPS: 30}, {EPOCHS: 1, STEPS: 40}),
-    Kind("grpo", "strong penalty", {"grpo.kl_coef": 5.0}, {"grpo.kl_coef": 8.0}),
+    Kind("grpo", "strong penalty", {"grpo.kl_coef": 5.0}, {"grpo.kl_coef": 8.0}, held=True),
     Kind("grpo", "hot", {HEAT: 1.3}, {HEAT: 1.2}),
     Kind("grpo", "cold", {HEAT: 0.7}, {HEAT: 0.8}),
     Kind("grpo", "dr_grpo", {"grpo.variant": "dr_grpo"}, {"grpo.variant": "bnpo"}),
@@ -175,18 +190,24 @@ _GRPO = (
         one_word_answers,
     ),
     Kind("grpo", "large groups", {PROMPTS: 6, "grpo.group_size": 8}, {PROMPTS: 4, "grpo.group_size": 12}),
-    Kind("grpo", "tiny rate", {RATE: 2e-5}, {RATE: 3e-5}),
+    Kind("grpo", "tiny rate", {RATE: 2e-5}, {RATE: 3e-5}, held=True),
 )
 _OTHERS = (
     Kind("rloo", "plain", {STEPS: 48}, {STEPS: 60}),
     Kind("rloo", "pairs of responses", {"rloo.group_size": 2, PROMPTS: 24}, {"rloo.group_size": 3, PROMPTS: 16}),
-    Kind("rloo", "strong penalty", {"rloo.kl_coef": 0.5}, {"rloo.kl_coef": 1.0}),
+    Kind("rloo", "strong penalty", {"rloo.kl_coef": 0.5}, {"rloo.kl_coef": 1.0}, held=True),
     Kind("rloo", "seldom paid", {REWARD: _paid("sparse"), RATE: 1e-4}, {REWARD: _paid("sparse"), RATE: 2e-4}),
-    Kind("online-dpo", "plain", {STEPS: 48}, {STEPS: 60}),
+    Kind("online-dpo", "plain", {STEPS: 48, RATE: 1.5e-4}, {STEPS: 60, RATE: 1.5e-4}, seeds=(300, 3000)),
     Kind(
         "online-dpo", "best and worst of four", {"preference.group_size": 4, PROMPTS: 12}, {"preference.group_size": 3}
     ),
-    Kind("online-dpo", "ipo", {"preference.loss": "ipo"}, {"preference.loss": "ipo", STEPS: 56}, moved=True),
+    Kind(
+        "online-dpo",
+        "ipo",
+        {"preference.loss": "ipo", RATE: 1e-4},
+        {"preference.loss": "ipo", RATE: 8e-5, STEPS: 56},
+        seeds=(300, 3000),
+    ),
 )
 KINDS: tuple[Kind, ...] = (*_SFT, *_REWARD, *_DPO, *_KTO, *_ORPO, *_PPO, *_GRPO, *_OTHERS)
 
@@ -197,15 +218,13 @@ MOVED = (
 """Runs that were counted until a rule was changed because of them: ``margin-per-token`` and ``wrong-way``."""
 
 FIT: tuple[Scenario, ...] = (
-    *(Scenario(kind.name, kind.method, 100 + number, kind.fit, kind.begin) for number, kind in enumerate(KINDS)),
+    *(
+        Scenario(kind.name, kind.method, kind.seeds[0] + number, kind.fit, kind.begin, kind.held)
+        for number, kind in enumerate(KINDS)
+    ),
     *MOVED,
 )
 REPORT: tuple[Scenario, ...] = tuple(
-    Scenario(kind.name, kind.method, (2000 if kind.moved else 1000) + number, kind.report, kind.begin)
+    Scenario(kind.name, kind.method, kind.seeds[1] + number, kind.report, kind.begin, kind.held)
     for number, kind in enumerate(KINDS)
 )
-
-
-def scenarios() -> list[Scenario]:
-    """The runs that false alarms are counted on."""
-    return list(REPORT)

@@ -121,5 +121,5 @@ FAULTS = (
     Fault("F132", "moments lost at resume", ("dpo",), "optimisation", _unpacked(_moments)),
     Fault("F130", "weights lost at resume", ("dpo", "sft"), "optimisation", _unpacked(_weights), also=("reference",)),
     Fault("F130", "checkpoint of the start", ("sft", "dpo"), "optimisation", untrained),
-    Fault("F131", "checkpoint rounded", ("dpo",), "numbers", quantised, (4.0,), "levels"),
+    Fault("F131", "checkpoint rounded", ("dpo",), "numbers", quantised, (4.0,), "levels", also=("optimisation",)),
 )

@@ -15,6 +15,7 @@ from faults.fault import Fault
 from faults.stage import Stage
 from trueup.data.trees import Tree
 from trueup.models import hub, scoring
+from trueup.recipes.rewards import LoadedReward
 from trueup.rewards.learned import LearnedReward
 from trueup.train.rollout import RolloutSource
 
@@ -124,7 +125,7 @@ def _coarse(old: Any, self: Any, completions: Any) -> Any:
 
 
 def paid(change: Callable[[Any, Tensor, Any, float], Tensor]) -> Callable[[Stage, float], None]:
-    """A fault of what responses are paid: (experience, rewards, generator, strength) -> rewards."""
+    """A fault of the way from the reward to the update: (experience, rewards, generator, strength) -> rewards."""
 
     def inject(stage: Stage, strength: float) -> None:
         rng = torch.Generator().manual_seed(stage.seed)
@@ -142,16 +143,40 @@ def paid(change: Callable[[Any, Tensor, Any, float], Tensor]) -> Callable[[Stage
     return inject
 
 
-def _zeroed(lived: Any, rewards: Tensor, rng: torch.Generator, share: float) -> Tensor:
-    return rewards.where(torch.rand(len(rewards), generator=rng) >= share, 0.0)
+def scored(change: Callable[[Any, Tensor, torch.Generator, float], Tensor]) -> Callable[[Stage, float], None]:
+    """A fault of the reward itself, as its author wrote it: (completions, scores, generator, strength) -> scores."""
+
+    def inject(stage: Stage, strength: float) -> None:
+        rng = torch.Generator().manual_seed(stage.seed)
+
+        def wrap(old: Any) -> Any:
+            def reward(self: Any, batching: Any) -> Any:
+                right = old(self, batching)
+
+                def scores(completions: Any) -> Any:
+                    found = right(completions)
+                    return replace(found, total=change(completions, found.total, rng, strength))
+
+                return scores
+
+            return reward
+
+        stage.wrap(LoadedReward, "reward", wrap)
+
+    return inject
 
 
-def _not_numbers(lived: Any, rewards: Tensor, rng: torch.Generator, share: float) -> Tensor:
-    return rewards.where(torch.rand(len(rewards), generator=rng) >= share, float("nan"))
+def _zeroed(completions: Any, scores: Tensor, rng: torch.Generator, share: float) -> Tensor:
+    return scores.where(torch.rand(len(scores), generator=rng) >= share, 0.0)
 
 
-def _length(lived: Any, rewards: Tensor, rng: torch.Generator, weight: float) -> Tensor:
-    return rewards + weight * torch.bincount(lived.branch, minlength=len(rewards))
+def _not_numbers(completions: Any, scores: Tensor, rng: torch.Generator, share: float) -> Tensor:
+    return scores.where(torch.rand(len(scores), generator=rng) >= share, float("nan"))
+
+
+def _length(completions: Any, scores: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    lengths = [len(response) for tree in completions.trees for response in tree.responses]
+    return scores + weight * torch.tensor(lengths, dtype=scores.dtype)
 
 
 def _shuffled(lived: Any, rewards: Tensor, rng: torch.Generator, _: float) -> Tensor:
@@ -177,8 +202,8 @@ def loose(stage: Stage, _: float) -> None:
     stage.set(REWARD, f"{Path(__file__).with_name('loose_reward.py')}:mentions")
 
 
-def _constant(lived: Any, rewards: Tensor, rng: torch.Generator, _: float) -> Tensor:
-    return torch.full_like(rewards, 1.0)
+def _constant(completions: Any, scores: Tensor, rng: torch.Generator, _: float) -> Tensor:
+    return torch.full_like(scores, 1.0)
 
 
 FAULTS = (
@@ -214,19 +239,21 @@ FAULTS = (
         also=("rollout",),
         invalid="the penalty of the settings is not paid",
     ),
-    Fault("F95", "constant reward", ONLINE, "reward", paid(_constant)),
+    Fault("F95", "constant reward", ONLINE, "reward", scored(_constant)),
     Fault(
         "F114",
         "not a number as reward",
         ONLINE,
         "reward",
-        paid(_not_numbers),
+        scored(_not_numbers),
         (0.05,),
         "share of responses",
         also=("numbers", "policy update"),
     ),
-    Fault("F115", "verifier's errors are scores", ("grpo",), "reward", paid(_zeroed), (0.2, 0.5), "share of responses"),
+    Fault(
+        "F115", "verifier's errors are scores", ("grpo",), "reward", scored(_zeroed), (0.2, 0.5), "share of responses"
+    ),
     Fault("F116", "exploitable reward", ("grpo",), "reward", loose),
     Fault("F117", "reward of another response", ("grpo", "ppo"), "reward", paid(_shuffled), also=("policy update",)),
-    Fault("F61", "longer is better", ("grpo",), "reward", paid(_length), (0.02, 0.3), "a token"),
+    Fault("F61", "longer is better", ("grpo",), "reward", scored(_length), (0.02, 0.3), "a token"),
 )

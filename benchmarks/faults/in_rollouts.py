@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from faults.fault import Fault
 from faults.in_optimisation import faster
-from faults.in_reward import paid
+from faults.in_reward import scored
 from faults.stage import Stage
 from trueup.losses import policy
 from trueup.models import generate
@@ -336,7 +336,7 @@ FAULTS = (
         "reward times fifty",
         ("ppo",),
         "reward",
-        paid(lambda e, r, rng, s: r * s),
+        scored(lambda completions, scores, rng, s: scores * s),
         (50.0,),
         "times",
         also=(POLICY,),
@@ -349,7 +349,7 @@ FAULTS = (
         "noise among equal rewards",
         ("grpo",),
         "reward",
-        paid(lambda e, r, rng, s: 0 * r + s * torch.randn(len(r), generator=rng)),
+        scored(lambda completions, scores, rng, s: s * torch.randn(len(scores), generator=rng)),
         (1e-3,),
         "noise",
         also=(POLICY,),

@@ -258,7 +258,7 @@ FAULTS = (
         cut_responses,
         (0.1, 0.5),
         "share of rows",
-        also=_TOKENS,
+        also=("data", "rollout"),
     ),
     Fault("F16", "no generation prompt", ("grpo", "sft"), "data", rendered_prompts_lose(1), also=("rollout",)),
     Fault(

@@ -74,7 +74,18 @@ def false_alarms(alarms: Result) -> str:
         for alarm in block["alarms"]
     ]
     every = table(("method", "run", "finding", "severity", "at step"), listed) if listed else "There was none."
-    return table(("healthy runs with", "runs", "rate", "at most, with 95 % confidence"), rates) + "\n\n" + every
+    counted = table(("healthy runs with", "runs", "rate", "at most, with 95 % confidence"), rates)
+    return "\n\n".join([counted, every, *withdrawn(alarms)])
+
+
+def withdrawn(result: Result) -> list[str]:
+    """What was not healthy by its own result and is not counted; results of before it was asked have no such list."""
+    if "withdrawn" not in result:
+        return []
+    rows = [
+        (run["method"], run["run"], run["reason"], ", ".join(map(_code, run["found"]))) for run in result["withdrawn"]
+    ]
+    return [table(("withdrawn", "run", "because", "found in it"), rows) if rows else "No run was withdrawn."]
 
 
 def peers(alarms: Result, matrix: Result) -> str:
@@ -129,7 +140,9 @@ def thresholds(fitted: Result) -> str:
         )
         for case in fitted["cases"]
     ]
-    return table(("rule", "runs that have it", "furthest", "in", "fires", "fired"), rows)
+    return "\n\n".join(
+        [table(("rule", "runs that have it", "furthest", "in", "fires", "fired"), rows), *withdrawn(fitted)]
+    )
 
 
 BLOCKS: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {

@@ -7,7 +7,7 @@ from faults.in_data import swap, tell
 from faults.in_objective import _losses
 from faults.in_optimisation import RATE, _after, _dropout, _loaded, _optimiser, _round, faster
 from faults.in_reference import follows
-from faults.in_reward import paid
+from faults.in_reward import scored
 from faults.in_rollouts import _advantage, _cold, kl_sign, sampled, short
 from faults.in_tokens import _responses, _sums, _without_last, prompt_scored, shifted
 from faults.stage import Stage
@@ -90,7 +90,7 @@ FAULTS = (
         "large and often zero reward",
         ("ppo",),
         "reward",
-        both((paid(lambda e, r, rng, s: r * s), 50.0), (paid(lambda e, r, rng, s: r * 0.0), 1.0)),
+        both((scored(lambda c, r, rng, s: r * s), 50.0), (scored(lambda c, r, rng, s: r * 0.0), 1.0)),
         also=("policy update",),
     ),
 )

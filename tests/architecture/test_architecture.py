@@ -48,12 +48,14 @@ ROOMS = {
         5, "errors types stats ops data models runtime worlds rewards health", "a reward model's card ends in findings"
     ),
     "preflight": Room(
-        5, "errors types ops data models losses runtime health train", "it runs the very step that training will run"
+        5,
+        "errors types stats ops data models losses runtime health rewards train",
+        "it runs the very step that training will run, and asks its reward",
     ),
     "recipes": Room(
         6,
-        "errors types stats config data health losses models runtime rewards train evaluate preflight worlds",
-        "explain compares its reruns with intervals",
+        "errors types stats ops config data health losses models runtime rewards train evaluate preflight worlds",
+        "explain compares its reruns with intervals; the manifest says who computes products",
     ),
     "study": Room(
         7,

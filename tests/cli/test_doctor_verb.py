@@ -91,6 +91,14 @@ def test_results_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (found["together"], found["scores"]["arms"]) == ([], [])
 
 
+def test_every_method_that_can_be_trained_can_be_told() -> None:
+    from trueup.cli.doctor import METHODS
+    from trueup.config.schema import RECIPES
+    from trueup.health.readers import trainer_state
+
+    assert set(METHODS) == trainer_state.METHODS == RECIPES.keys()
+
+
 def test_the_user_settles_what_was_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--method", "rloo", "--map", "my/count=kl/policy_reference_k1", "--set", "rloo.kl_coef=0.1"]
     _, found = document(capsys, collapsed(tmp_path), *given)

@@ -52,6 +52,28 @@ def fresh(value: float, otherwise: float) -> Value:
     return lambda step: value if step % ROLLOUT == 1 else otherwise
 
 
+def _logps(training: float, held: float) -> dict[str, Value]:
+    """Log-probabilities of both sides whose difference scatters around these values."""
+    return {
+        "logps/chosen": lambda step: -40 + training + wobble(step),
+        "logps/rejected": -40.0,
+        "eval/logps/chosen": -40 + held,
+        "eval/logps/rejected": -40.0,
+        "eval/num_examples": 100.0,
+    }
+
+
+UNMOVED: dict[str, Value] = {"margin/raw": 0.0, "eval/margin/raw": 0.0}
+"""Training has not moved the difference yet: it is the reference's."""
+MOVED: dict[str, Value] = {
+    "rewards/chosen": lambda step: 0.005 + 0.01 * wobble(step),
+    "rewards/rejected": lambda step: -0.005 + 0.01 * wobble(step),
+    "eval/rewards/chosen": 0.005,
+    "eval/rewards/rejected": -0.005,
+}
+"""Training has moved it by a tenth of a nat."""
+
+
 CUTS = frozenset({"truncation", "truncation-rise", "masked-responses"})
 
 NUMBERS = (
@@ -61,7 +83,7 @@ NUMBERS = (
         "sft",
         {"grad_norm": only_at(ONSET, NAN, 1.0)},
         {"grad_norm": 1e30},
-        also=frozenset({"gradient-growth", "gradient-clipped"}),
+        also=frozenset({"gradient-growth"}),
     ),
     Case(
         "not-finite",
@@ -80,6 +102,7 @@ NUMBERS = (
         {"loss": 0.0, "grad_norm": 0.1},
         also=frozenset({"nothing-trains"}),
     ),
+    Case("weights-rounded", "warning", "dpo", {"update/coarse": 1.0}, {"update/coarse": 0.3}),
 )
 OPTIMISATION = (
     Case(
@@ -90,6 +113,14 @@ OPTIMISATION = (
         {"grad_norm": lambda step: 0.1 * (step % 2)},
         onset=1,
         also=frozenset({"ratio-degenerate"}),
+    ),
+    Case(
+        "update-swallowed",
+        "warning",
+        "sft",
+        {"update/size": 0.02},
+        {"update/size": lambda step: 0.02 if step > 1 else 0.9},
+        onset=1,
     ),
     Case(
         "learning-rate-zero",
@@ -126,9 +157,16 @@ OPTIMISATION = (
         "grpo",
         {"grad_norm": 18.0},
         {"grad_norm": 9.0},
-        also=frozenset({"gradient-clipped"}),
     ),
-    Case("gradient-clipped", "warning", "grpo", {"grad_norm": 30.0}, {"grad_norm": 20.0}, onset=1),
+    Case(
+        "gradient-clipped",
+        "warning",
+        "grpo",
+        {"grad_norm": 1.0},
+        {"grad_norm": lambda step: 1.0 if step % 5 else 5e-4},
+        onset=1,
+        settings={"optim.max_grad_norm": 1e-3},
+    ),
     Case(
         "hot-update",
         "warning",
@@ -168,6 +206,14 @@ PAIRS = (
     ),
     Case("margin-per-token", "fatal", "dpo", {"margin/raw_per_token": -2.5}, {"margin/raw_per_token": -0.45}),
     Case("identical-samples", "warning", "dpo", {"pairs/identical": 0.25}, {}),
+    Case("identical-samples", "note", "dpo", {"pairs/identical": 0.0625}, {}),
+    Case(
+        "saturation",
+        "note",
+        "dpo",
+        {"gradient_weight/active": 0.1, "eval/rewards/accuracies": 0.97},
+        {"gradient_weight/active": 0.35, "eval/rewards/accuracies": 0.97},
+    ),
     Case(
         "tied-pairs",
         "warning",
@@ -234,6 +280,7 @@ COURSE = (
             "rewards/margins": 5.0,
             "margin/raw": 50.0,
             "margin/raw_per_token": 0.8,
+            "rewards/chosen": lambda step: -4.0 * (step > 20),
         },
         {"loss": lambda step: LN2 if step < 30 else 0.02, "rewards/margins": 5.0, "margin/raw": 50.0},
         onset=1,
@@ -326,6 +373,52 @@ HELD_OUT = (
         "reward",
         {"accuracy": 0.95, "eval/accuracy": 0.6},
         {"accuracy": 0.75, "eval/accuracy": 0.64},
+    ),
+    Case(
+        "held-out-opposite",
+        "warning",
+        "dpo",
+        {**_logps(-4.0, 4.0), **UNMOVED},
+        {**_logps(3.0, 4.0), **UNMOVED},
+        onset=1,
+        also=frozenset({"margin-sides", "margin-units"}),
+        settings={"optim.batch_size": 16},
+    ),
+    Case(
+        "held-out-opposite",
+        "warning",
+        "orpo",
+        _logps(0.0, 4.0),
+        _logps(4.0, 4.0),
+        onset=1,
+        settings={"optim.batch_size": 16},
+    ),
+    Case(
+        "held-out-opposite",
+        "warning",
+        "kto",
+        {**_logps(-4.0, 4.0), **MOVED},
+        {**_logps(-4.0, 0.2), **MOVED},  # the sides hardly differ in held-out rows
+        onset=1,
+        settings={"optim.batch_size": 16, "kto.beta": 0.1},
+    ),
+    Case(
+        "held-out-below-chance",
+        "warning",
+        "dpo",
+        {"rewards/accuracies": 0.7, "eval/rewards/accuracies": 0.44, "eval/num_examples": 400.0},
+        {"rewards/accuracies": 0.7, "eval/rewards/accuracies": 0.44, "eval/num_examples": 200.0},
+        also=frozenset({"held-out-gap"}),
+        settings={"optim.batch_size": 16},
+    ),
+    Case(
+        "held-out-below-chance",
+        "warning",
+        "reward",
+        {"accuracy": 0.7, "eval/accuracy": 0.44, "eval/num_examples": 400.0},
+        {"accuracy": 0.52, "eval/accuracy": 0.44, "eval/num_examples": 400.0},
+        also=frozenset({"held-out-gap", "rm-not-learning"}),
+        settings={"optim.batch_size": 16},
     ),
     Case("held-out-loss", "warning", "sft", {"eval/loss": rising(1.5, 0.01)}, {"eval/loss": rising(1.36, 0.001)}),
     Case(
@@ -449,7 +542,20 @@ REWARDS = (
         {"reward": rising(-0.4, 0, 0.02), "kl/policy_reference_k3": 1e-5},
         onset=21,
     ),
-    Case("dead-groups", "warning", "grpo", {"frac_reward_zero_std": 0.8}, {"frac_reward_zero_std": 0.7}),
+    Case(
+        "dead-groups",
+        "warning",
+        "grpo",
+        {"frac_reward_zero_std": 0.8, "reward": 0.0},
+        {"frac_reward_zero_std": 0.7, "reward": 0.0},
+    ),
+    Case(
+        "dead-groups",
+        "note",
+        "grpo",
+        {"frac_reward_zero_std": 0.8, "reward": lambda step: 2.0 + 0.1 * wobble(step)},
+        {"frac_reward_zero_std": 0.7, "reward": lambda step: 2.0 + 0.1 * wobble(step)},
+    ),
     Case(
         "dead-groups",
         "fatal",
@@ -481,6 +587,14 @@ REWARDS = (
         {"rewards/form/std": lambda step: 0.0 if step > 20 else 0.1},
         onset=1,
     ),
+    Case(
+        "reward-part-constant",
+        "note",
+        "grpo",
+        {"rewards/form/std": 0.0, "rewards/form/mean": 1.0},
+        {"rewards/form/std": lambda step: 0.0 if step > 20 else 0.1, "rewards/form/mean": 1.0},
+        onset=1,
+    ),
 )
 UPDATES = (
     Case("ratio-degenerate", "warning", "grpo", {"policy/approxkl": 1e-14}, {"policy/approxkl": fresh(1e-14, 1e-8)}),
@@ -488,7 +602,15 @@ UPDATES = (
     Case("ratio-blow-up", "warning", "ppo", {"clip_ratio/region_mean": 0.5}, {"clip_ratio/region_mean": 0.25}),
     Case("ratio-blow-up", "fatal", "grpo", {"policy/ratio": 40.0}, {"policy/ratio": 4.0}),
     Case(
-        "critic-useless", "warning", "ppo", {"val/explained_variance": -0.4}, {"val/explained_variance": 0.02}, onset=1
+        "critic-useless", "warning", "ppo", {"val/explained_variance": -0.4}, {"val/explained_variance": -0.1}, onset=1
+    ),
+    Case(
+        "critic-useless",
+        "warning",
+        "ppo",
+        {"val/explained_variance": lambda step: 1e-7 * wobble(step)},
+        {"val/explained_variance": lambda step: 1e-3 * wobble(step)},
+        onset=1,
     ),
 )
 CASES = (*NUMBERS, *OPTIMISATION, *PAIRS, *COURSE, *HELD_OUT, *REWARD_MODEL, *ROLLOUTS, *RESPONSES, *REWARDS, *UPDATES)

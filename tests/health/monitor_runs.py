@@ -39,13 +39,15 @@ class Report:
 
 @dataclass
 class Notebook:
-    """Collects what a monitor writes and says."""
+    """Collects what a monitor writes and says: findings, the steps at which they were recorded, lines."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        self.rows.append(dict(row))
+        self.rows.append({name: value for name, value in row.items() if name != "step"})
+        self.looks.append(row["step"])
 
     @property
     def rules(self) -> list[str]:
@@ -74,7 +76,8 @@ def planned_rate(step: int) -> float:
 
 
 def _update(step: int) -> Metrics:
-    return {"grad_norm": 1.5 + 0.6 * wobble(step), "learning_rate": planned_rate(step)}
+    moves = {"update/size": 0.25 + 0.75 / step, "update/coarse": 0.0}
+    return {"grad_norm": 1.5 + 0.6 * wobble(step), "learning_rate": planned_rate(step), **moves}
 
 
 def _sft(step: int) -> Metrics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from monitor_cases import CASES, ONSET, Case
-from monitor_runs import LENGTH, ROLLOUT, SETTINGS, healthy, watch, with_change
+from monitor_runs import LENGTH, ROLLOUT, SETTINGS, healthy, watch, with_change, wobble
 
 from trueup.health.rule import RunLog
 from trueup.health.table import RULES
@@ -98,9 +98,32 @@ def test_entropy_is_judged_online_only() -> None:
 
 def test_groups_that_are_dead_because_the_task_is_learned_are_no_fatal_matter() -> None:
     dead = {"frac_reward_zero_std": 1.0}
-    assert watch(with_change(healthy("grpo"), 121, dead), "grpo").worst == {"dead-groups": "warning"}
+    assert watch(with_change(healthy("grpo"), 121, dead), "grpo").worst == {"dead-groups": "note"}
     flat = with_change(healthy("grpo"), 1, {"reward": 0.3})
     assert watch(with_change(flat, 121, dead), "grpo").worst == {"dead-groups": "fatal"}
+
+
+def test_a_task_of_right_and_wrong_can_be_learned_from_where_most_is_right() -> None:
+    """From 60 % to 97 % right is less than one standard deviation; the spread tells it from dull sampling."""
+    begun = {
+        "reward": lambda step: 0.6 + 0.1 * wobble(step) if step < 60 else 0.97,
+        "reward_std": lambda step: 0.49 if step < 60 else 0.17,
+        "frac_reward_zero_std": lambda step: 0.2 if step < 80 else 0.95,
+    }
+    learned = with_change(healthy("grpo"), 1, begun)
+    assert watch(learned, "grpo").worst == {"dead-groups": "note"}
+    dull = with_change(learned, 1, {"reward_std": 0.49})
+    assert watch(dull, "grpo").worst == {"dead-groups": "fatal"}
+
+
+def test_a_gradient_of_nothing_is_explained_by_the_rollout_it_was_made_of() -> None:
+    """A task that is solved has rollouts without a difference, now one and now none: steps in between say nothing."""
+    still = {"grad_norm": 0.0}
+    solved = [{**still, "frac_reward_zero_std": 1.0}, {"grad_norm": 0.3, "frac_reward_zero_std": 0.5}, still] * 20
+    assert "nothing-trains" in watch([{**row, "frac_reward_zero_std": 0.0} for row in solved], "grpo").rules
+    alive_last = [{**still, "frac_reward_zero_std": 1.0}, {"grad_norm": 0.3, "frac_reward_zero_std": 0.5}] * 30
+    assert "nothing-trains" not in watch(alive_last, "grpo").rules
+    assert watch(solved, "grpo").worst.get("nothing-trains") is None
 
 
 def test_a_margin_is_fatal_only_where_the_chosen_responses_moved() -> None:
@@ -143,6 +166,29 @@ def test_nothing_opposite_is_learned_where_most_pairs_are_right() -> None:
 
 def test_a_critic_is_given_twenty_rollouts() -> None:
     """Until then 0, give or take, is all that can be expected of it."""
-    begun = [{"val/explained_variance": -0.02} for _ in range(19)]
+    begun = [{"val/explained_variance": -0.3} for _ in range(19)]
     assert watch(begun, "ppo", every=1).rules == []
     assert watch([*begun, *begun], "ppo", every=1).worst == {"critic-useless": "warning"}
+
+
+def test_a_critic_a_little_below_a_constant_is_given_a_hundred() -> None:
+    """What a short run has by chance is a verdict only on a long one."""
+    slightly = [{"val/explained_variance": -0.04 + 0.05 * wobble(step)} for step in range(100)]
+    assert watch(slightly[:99], "ppo", every=1).rules == []
+    assert watch(slightly, "ppo", every=1).worst == {"critic-useless": "warning"}
+
+
+def test_the_size_of_clipped_gradients_is_no_matter_but_what_is_left_of_them_is() -> None:
+    """Adam divides by a gradient's size; only its epsilon is absolute."""
+    for norm, clip, found in ((5000.0, 1.0, []), (0.5, 1e-3, ["gradient-clipped"]), (5e-4, 1e-3, [])):
+        run = [{"grad_norm": norm} for _ in range(50)]
+        assert watch(run, "dpo", {"optim.max_grad_norm": clip}).rules == found
+
+
+def test_an_instant_success_is_odd_only_where_chosen_responses_moved() -> None:
+    """Easy pairs: the loss is near 0 at once, and the rejected responses alone have lost."""
+    for chosen, severity in ((-0.2, "note"), (-4.0, "warning")):
+        easy = {"rewards/margins": 5.0, "margin/raw": 50.0, "margin/raw_per_token": 0.8, "rewards/chosen": chosen}
+        easy |= {"rewards/rejected": chosen - 5.0, "eval/rewards/accuracies": 0.98, "eval/loss": 0.02}
+        run = with_change(healthy("dpo"), 4, {**easy, "loss": 0.02})
+        assert watch(run, "dpo").worst["instant-zero-loss"] == severity

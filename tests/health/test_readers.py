@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,8 +271,22 @@ def test_refusals_say_where_and_what(name: str, text: str, told: str, tmp_path: 
         open_path(tmp_path / name.split("/", maxsplit=1)[0], Told(), NAMES)
 
 
+def test_event_files_of_tensorboard_are_read(tmp_path: Path) -> None:
+    """Written by PyTorch's own writer, one folder a run, as trainers of transformers write them."""
+    tensorboard = pytest.importorskip("torch.utils.tensorboard", reason="tensorboard is not installed")
+    for name, margin in (("one", 0.1), ("two", 0.2)):
+        with tensorboard.SummaryWriter(str(tmp_path / name)) as writer:
+            for step in range(1, 31):
+                writer.add_scalar("train/loss", 0.6, step)
+                writer.add_scalar("train/rewards/margins", margin * step, step)
+    readings, _ = open_path(tmp_path, Told(), NAMES)
+    found = [reading.log.series["rewards/margins"] for reading in readings]
+    assert [len(series) for series in found] == [30, 30] and "two" in readings[1].label
+    assert found[1][-1] == (30, pytest.approx(6.0))
+
+
 def test_event_files_need_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing", None)
     write(tmp_path / "events.out.tfevents.1", "")
     with pytest.raises(UserError, match="pip install tensorboard"):
         open_path(tmp_path, Told(), NAMES)

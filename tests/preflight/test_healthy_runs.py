@@ -19,7 +19,7 @@ VARIANTS = (
 
 TRUE_OF_THE_LABORATORY = {
     "identical-pairs",  # its last pair
-    "source-separable",  # its model was trained on the chosen side
+    "source-separable",  # its sides have different writers
     "label-balance",  # two wanted responses for each unwanted one
     "rollouts-cut",  # a cap of six tokens
     "reward-constant",  # rewards of whole numbers on sixteen responses

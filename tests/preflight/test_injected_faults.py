@@ -99,8 +99,14 @@ def test_dropout_in_attention(prepare: Prepare, variant: str, severity: str) -> 
 
 
 def test_dropout_before_adapters_that_are_still_zero(prepare: Prepare) -> None:
-    assert found(prepare("dpo-lora"))["dropout-on"] == "warning"
+    """It was asked for, and does not show at the start; other noise beside it is told from it."""
+    assert found(prepare("dpo-lora"))["dropout-on"] == "note"
     assert "dropout-on" not in found(prepare("dpo-lora", lora={"rank": 2, "dropout": 0.0}))
+    subject = prepare("dpo-lora")
+    for module in subject.policy.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.2
+    assert found(subject)["dropout-on"] == "warning"
 
 
 @pytest.mark.parametrize("variant", ["dpo", "reward-causal", "grpo"])

@@ -66,7 +66,7 @@ def test_what_is_fatal_before_the_first_step_stops_there(
         run_variant(lab, "dpo", tmp_path / "run", voice)
     assert voice.began is None and journal(tmp_path / "run" / "metrics.jsonl") == []
     rows = [json.loads(line) for line in (tmp_path / "run" / "findings.jsonl").read_text().splitlines()]
-    assert FATAL.row() in rows
+    assert {"step": 0, **FATAL.row()} in rows
     run_variant(lab, "dpo", tmp_path / "run", resume=True, on_fatal="continue")
     assert (tmp_path / "run" / "final").exists()
     assert [json.loads(line) for line in (tmp_path / "run" / "findings.jsonl").read_text().splitlines()] == rows

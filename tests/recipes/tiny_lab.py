@@ -237,6 +237,6 @@ def outcome(out: Path) -> Mapping[str, Any]:
         "weights": weights(out),
         "metrics": journal(out / "metrics.jsonl"),
         # In order of their steps: those that one look makes are kept apart by a resume between their first steps.
-        "findings": sorted(journal(out / "findings.jsonl"), key=lambda row: (row["first_step"], row["rule"])),
+        "findings": journal(out / "findings.jsonl"),
         "card": card.read_text(encoding="utf-8") if card.exists() else None,
     }

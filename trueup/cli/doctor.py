@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trueup.health.readers.translate import Reading, Told
     from trueup.health.rules_foreign.score_table import ScoreTable
 
-METHODS = ("sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo")
+METHODS = ("sft", "reward", "dpo", "kto", "orpo", "online-dpo", "ppo", "grpo", "rloo")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:

@@ -47,12 +47,43 @@ class _Block:
     response_at: np.ndarray
     first: np.ndarray
 
+    def prompt_keys(self) -> np.ndarray:
+        """u64 ``[n]``, a hash of each prompt."""
+        return _keys(self.prompt, self.prompt_at)
+
+    def keys(self) -> np.ndarray:
+        """u64 ``[n]``, a hash of each tree."""
+        return _mixed(self.prompt_keys()) + _keys(_keys(self.response, self.response_at), self.first)
+
     def tree(self, index: int) -> Tree:
         start, stop = self.prompt_at[index : index + 2].tolist()
         first, last = self.first[index : index + 2].tolist()
         spans = pairwise(self.response_at[first : last + 1].tolist())
         responses = tuple(tuple(self.response[a:b].tolist()) for a, b in spans)
         return Tree(tuple(self.prompt[start:stop].tolist()), responses)
+
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: multiples of it are spread over all 64 bits."""
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Finaliser of splitmix64 (Steele et al. 2014): numbers that differ a little come out unrelated; u64 as given."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _keys(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """u64 ``[n]``, a hash of each list ``values[at[i] : at[i + 1]]``: the sum of its values' hashes, each by its place.
+
+    Equal lists have equal hashes; of a million different ones, two have the same with a probability of 3e-8.
+    """
+    at = at.astype(np.int64)
+    places = np.arange(at[0], at[-1]) - np.repeat(at[:-1], np.diff(at))
+    mixed = _mixed(values[at[0] : at[-1]].astype(np.uint64) + _ODD * (places.astype(np.uint64) + np.uint64(1)))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_mixed(mixed), dtype=np.uint64)])
+    return sums[at[1:] - at[0]] - sums[at[:-1] - at[0]] + np.diff(at).astype(np.uint64)
 
 
 def _block(batch: pa.RecordBatch) -> _Block:
@@ -237,6 +268,16 @@ class MappedTrees(Sequence[Tree]):
             lambda block: np.diff(block.prompt_at) + np.diff(block.response_at[block.first]),
             np.int32,
         )
+
+    @cached_property
+    def prompt_keys(self) -> np.ndarray:
+        """u64 ``[n]``, a hash of each tree's prompt: the same where the token ids are."""
+        return self._joined(_Block.prompt_keys, np.uint64)
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """u64 ``[n]``, a hash of each tree, prompt and responses in their order."""
+        return self._joined(_Block.keys, np.uint64)
 
     def response_tokens_before(self, index: int) -> int:
         """Response tokens of the trees before this one: where its own begin in a flat store of per-token values."""

@@ -37,5 +37,5 @@ class Finding:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Finding:
-        """The finding of such a line."""
-        return cls(**row)
+        """The finding of such a line; the step at which it was recorded is left out."""
+        return cls(**{name: value for name, value in row.items() if name != "step"})

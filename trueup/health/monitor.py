@@ -44,6 +44,7 @@ class Monitor:
 
     Attributes:
         found: what was recorded, in that order; not what was recorded before a resume.
+        step: the last that was taken in; written with every finding, so that a resumed run knows which to make again.
         fatal: names of the rules that were found fatal, those of the steps before a resume included.
     """
 
@@ -61,6 +62,7 @@ class Monitor:
         self.rules: list[Rule] = [rule for rule in RULES if rule.applies(method)]
         self.recorded: dict[str, Severity] = {}
         self.found: list[Finding] = []
+        self.step = 0
         self.fatal: list[str] = []
 
     def replay(self, rows: Iterable[Mapping[str, Any]], findings: Iterable[Mapping[str, Any]]) -> None:
@@ -90,6 +92,7 @@ class Monitor:
                     self.record(finding)
 
     def _take(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self.step = step
         for name, value in metrics.items():
             if value is None or isinstance(value, int | float):  # the journal writes what is not finite as null
                 number = math.nan if value is None else float(value)
@@ -101,7 +104,7 @@ class Monitor:
             return
         self._note(finding.rule, finding.severity)
         self.found.append(finding)
-        self.sink.append(finding.row())
+        self.sink.append({"step": max(self.step, finding.first_step), **finding.row()})
         self.say(
             f"{finding.severity} [{finding.rule}] since step {finding.first_step}: {finding.message} {finding.remedy}"
         )

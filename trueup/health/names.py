@@ -311,6 +311,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "dpo": {"beta": "preference.beta", "pref_beta": "preference.beta", "rl_beta": "preference.beta"}
     | {"loss_type": "preference.loss", "pref_loss": "preference.loss", "label_smoothing": "preference.label_smoothing"}
     | {"reference_policy_kl_penalty": "preference.beta"},
+    "online-dpo": {"beta": "preference.beta", "loss_type": "preference.loss"},
     "kto": {"beta": "kto.beta"},
     "orpo": {"beta": "orpo.beta"},
     "grpo": {"beta": "grpo.kl_coef", "kl_loss_coef": "grpo.kl_coef", "num_generations": "grpo.group_size"},

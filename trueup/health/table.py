@@ -8,6 +8,7 @@ from trueup.health.rules import (
     course,
     held_out,
     numbers,
+    opposite,
     optimisation,
     pairs,
     responses,
@@ -17,7 +18,19 @@ from trueup.health.rules import (
     updates,
 )
 
-_SUBJECTS = (numbers, optimisation, pairs, course, held_out, reward_model, rollouts, responses, rewards, updates)
+_SUBJECTS = (
+    numbers,
+    optimisation,
+    pairs,
+    course,
+    held_out,
+    opposite,
+    reward_model,
+    rollouts,
+    responses,
+    rewards,
+    updates,
+)
 
 RULES: tuple[Rule, ...] = tuple(rule for subject in _SUBJECTS for rule in subject.RULES)
 """In the order of docs/diagnoses.md."""

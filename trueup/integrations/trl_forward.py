@@ -11,7 +11,7 @@ import torch
 from trueup.health.findings import Finding
 from trueup.integrations.trl_bench import MEANS, Batch, Bench
 from trueup.preflight.outcome import Outcome, made, skipped
-from trueup.preflight.repeat import COMMON, dropouts
+from trueup.preflight.repeat import COMMON, dropouts, of_adapter
 
 REPEAT, COMPANY, PADDING = "repeated forward pass", "rows alone and in a batch", "garbage in padding"
 NOISE = 1e-6
@@ -28,7 +28,7 @@ def check_repeat(bench: Bench) -> Outcome:
         return made(REPEAT, told)
     where = f"dropout of {max(places.values()):g} in {len(places)} modules" if places else "dropout inside attention"
     message = f"The same rows in training mode differ by up to {gap:.3g}: {where}."
-    if bench.method in COMMON:
+    if bench.method in COMMON or (places and all(map(of_adapter, places))):
         severity, remedy = "note", "Fine as regularisation; metrics of training steps are noisier than those of eval."
     else:
         severity = "warning"

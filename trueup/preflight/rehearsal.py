@@ -12,7 +12,9 @@ from torch import nn
 from trueup.data.batching import map_tokens, tokens_of
 from trueup.data.trees import Tree
 from trueup.models.forward import scorer
+from trueup.preflight.encore import play_on
 from trueup.preflight.subject import Rehearsal, Sample, Subject
+from trueup.rewards.protocol import Completions, Scores
 from trueup.train.experience import Experience
 from trueup.train.lessons import Lesson, Use
 from trueup.train.rollout import RolloutSource
@@ -36,6 +38,11 @@ def rehearse(subject: Subject, prompts: int, cap: int | None) -> Rehearsal:
     source: RolloutSource = subject.source
     lives: list[Experience] = []
     lessons: list[Lesson] = []
+    asked: list[Completions] = []
+
+    def reward(completions: Completions) -> Scores:
+        asked.append(completions)
+        return source.reward(completions)
 
     def prepare(model: nn.Module, experience: Experience) -> Lesson:
         lives.append(experience)
@@ -55,12 +62,13 @@ def rehearse(subject: Subject, prompts: int, cap: int | None) -> Rehearsal:
         overlong_buffer=None if shortened else plan.overlong_buffer,
         kl_share=1.0,
     )
-    copy = replace(source, plan=small, use=Use(prepare, source.use.batch))
+    copy = replace(source, plan=small, reward=reward, use=Use(prepare, source.use.batch))
     works = [copy.draw(subject.trained, step) for step in range(small.steps)]
     passes = [evaluate_objective(subject.trained, subject.objective, w.batches) for w in works if w.batches]
     score = scorer(subject.policy, subject.temperature)
     scored = map_tokens(lives[0].trees, score, subject.batching).cpu() if lives[0].trees else torch.zeros(0)
-    return Rehearsal(lives[0], lessons[0], scored, works[0].metrics, passes, shortened)
+    encore = play_on(subject, small, asked[0].trees)
+    return Rehearsal(small, asked, encore, lives[0], lessons[0], scored, works[0].metrics, passes, shortened)
 
 
 def sample_of(subject: Subject, rehearsal: Rehearsal, few: int) -> Sample:

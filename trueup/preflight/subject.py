@@ -17,10 +17,12 @@ from trueup.data.trees import Tree
 from trueup.models.forward import token_scores
 from trueup.models.scoring import response_scores
 from trueup.preflight.layout import TOLERANCE
+from trueup.rewards.protocol import Completions
 from trueup.train.experience import Experience
 from trueup.train.lessons import Lesson
 from trueup.train.objectives.reward import RewardObjective
 from trueup.train.protocols import Objective
+from trueup.train.rollout import RolloutPlan
 from trueup.types import TokenTrees
 
 
@@ -88,10 +90,33 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Encore:
+    """A second, smaller rollout: of the same prompts, by weights that were moved a little, paid known scores.
+
+    Attributes:
+        plan: its sizes.
+        before: the same prompts in the same places, with what the first rollout answered.
+        lived: the responses.
+        known: ``[K]``, the scores that the reward gave.
+        moved, still: ``[N]``, log-probabilities of the responses under the weights that sampled and under the run's.
+    """
+
+    plan: RolloutPlan
+    before: Sequence[Tree]
+    lived: Experience
+    known: Tensor
+    moved: Tensor
+    still: Tensor
+
+
+@dataclass(frozen=True)
 class Rehearsal:
     """A small rollout and the whole use of it without an update.
 
     Attributes:
+        plan: its sizes.
+        asked: what the reward was asked, draw by draw.
+        encore: a second rollout.
         lived: the responses, before what is not trained on is left out.
         lesson: what is trained on.
         scored: ``[N]``, log-probabilities of ``lived`` as training scores them.
@@ -100,6 +125,9 @@ class Rehearsal:
         shortened: was the cap on a response lowered for the rehearsal?
     """
 
+    plan: RolloutPlan
+    asked: Sequence[Completions]
+    encore: Encore
     lived: Experience
     lesson: Lesson
     scored: Tensor

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -26,9 +26,11 @@ from trueup.errors import UserError
 from trueup.health.findings import Finding
 from trueup.models import adapters, hub
 from trueup.models.attention import FLEX
+from trueup.ops import products
 from trueup.preflight.layout import prove_layout
+from trueup.recipes.resumed import resumed_findings
 from trueup.recipes.saved import saved_findings
-from trueup.recipes.watch import FindingsSink, set_gate
+from trueup.recipes.watch import FindingsSink, Gate, set_gate
 from trueup.runtime import checkpoint, fingerprint
 from trueup.runtime.device import prepare
 from trueup.runtime.folder import check_run, create_run, write_manifest
@@ -191,10 +193,18 @@ def on_batches(
     """An evaluation of the objective on the batches of ``sweep``, its metrics prefixed with ``eval/``."""
 
     def evaluate(step: int) -> Mapping[str, float]:
-        metrics = evaluate_objective(bench.model, objective, sweep())
-        return {f"eval/{name}": value for name, value in metrics.items()}
+        rows: list[int] = []
+        metrics = evaluate_objective(bench.model, objective, _counted(sweep(), rows))
+        return {f"eval/{name}": value for name, value in {**metrics, "num_examples": float(sum(rows))}.items()}
 
     return evaluate
+
+
+def _counted(batches: Iterable[Any], rows: list[int]) -> Iterator[Any]:
+    """The batches, whose numbers of trees are appended to ``rows`` as they pass."""
+    for batch in batches:
+        rows.append(int(batch.trees.tree.unique().numel()))
+        yield batch
 
 
 def train(
@@ -229,9 +239,10 @@ def train(
     optimizer, scheduler = make_optimizer(masters.masters, config.optim, steps)
     state = TrainState(trained, optimizer, scheduler, masters)
     facts = {"start": bench.start, **facts}
+    seal = None
     if config.run.resume:
         _require_same_inputs(folder / "manifest.json", facts)
-        _restore(folder / "checkpoints", state, source)
+        seal = _restore(folder / "checkpoints", state, source)
     create_run(folder, dump(config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})))
     write_manifest(folder, {**_manner(bench, masters), **facts})
     plan = Plan(
@@ -246,16 +257,23 @@ def train(
     metrics, findings = Journal(folder / "metrics.jsonl"), Journal(folder / "findings.jsonl")
     with _trackers(bench, state.step, metrics, findings) as trackers:
         gate = set_gate(config, steps, bench.voice.say, metrics, FindingsSink(findings, trackers), early)
+        gate.monitor.tell(resumed_findings(seal, state, source))
         gate.check(state.step)
         bench.voice.begin(steps, state.step)
         journal = lambda report: metrics.append({"step": report.step, **report.metrics})  # noqa: E731
         # Companions come first: an observer that stops the run has it saved with them up to date.
         observers = [*companions.values(), journal, trackers, bench.voice, gate]
         summary = run(state, source, objective, plan, observers)
-        gate.monitor.tell(conclude())
-        _finish(bench)
-        gate.monitor.tell(saved_findings(bench.model, folder / "final"))
+        _end(bench, gate, conclude)
     return summary
+
+
+def _end(bench: Bench, gate: Gate, conclude: Callable[[], Sequence[Finding]]) -> None:
+    """Do what is left to do with the trained model, write ``final/``, and see that it is what the last step left."""
+    left = fingerprint.checksums(bench.model.state_dict())
+    gate.monitor.tell(conclude())
+    _finish(bench)
+    gate.monitor.tell(saved_findings(bench.model, bench.folder / "final", left))
 
 
 def _manner(bench: Bench, masters: MasterWeights) -> dict[str, Any]:
@@ -264,6 +282,7 @@ def _manner(bench: Bench, masters: MasterWeights) -> dict[str, Any]:
         "seed": bench.config.run.seed,
         "device": str(bench.device),
         "layout": bench.batching.layout,
+        "products": products.library() if bench.device.type == "cpu" else "torch",
         "parameters": sum(parameter.numel() for parameter in bench.model.parameters()),
         "trainable": sum(parameter.numel() for parameter in masters.weights),
     }
@@ -317,11 +336,14 @@ def _require_same_inputs(manifest: Path, facts: Mapping[str, Any]) -> None:
             raise UserError(f"{manifest}: '{name}' is not what the run was started with; a resumed run needs the same")
 
 
-def _restore(checkpoints: Path, state: TrainState, source: Source) -> None:
-    """Go back to the newest checkpoint; without one the run starts again from its first step."""
-    saved = checkpoint.latest(checkpoints)
-    if saved is not None:
-        unpack_state(checkpoint.load_state(saved), state, source)
+def _restore(checkpoints: Path, state: TrainState, source: Source) -> Mapping[str, Any] | None:
+    """Go back to the newest checkpoint and return its seal; without one the run starts again from its first step."""
+    folder = checkpoint.latest(checkpoints)
+    if folder is None:
+        return None
+    saved = checkpoint.load_state(folder)
+    unpack_state(saved, state, source)
+    return saved.get("seal")
 
 
 def _keep_one(checkpoints: Path, step: int, state: Any) -> None:

@@ -16,6 +16,7 @@ from trueup.preflight.outcome import Outcome, Report
 from trueup.preflight.run import run_checks
 from trueup.preflight.subject import Subject
 from trueup.recipes.bench import Bench
+from trueup.recipes.held import held_outcomes
 from trueup.train.protocols import Objective, Source, StepReport
 
 
@@ -59,11 +60,10 @@ def early_findings(
     reference: nn.Module | None = None,
     same_model: bool = True,
     stored: bool = False,
+    held: EncodedSet | None = None,
     known: Sequence[Outcome] = (),
 ) -> list[Finding]:
     """Check a run before its first step as ``run.preflight`` says, tell it in a line, and return what was found.
-
-    A resumed run was checked when it was started; it is checked again only if a crash has torn what was found.
 
     Args:
         bench: the prepared run.
@@ -76,6 +76,7 @@ def early_findings(
         reference: the frozen reference, where it is a model in memory.
         same_model: is the reference the policy as it starts?
         stored: is what the reference says read from disk?
+        held: what the run is evaluated on, if it is.
         known: checks that the recipe has made itself.
 
     Raises:
@@ -101,7 +102,7 @@ def early_findings(
         same_model=same_model,
         stored=stored,
     )
-    report = run_checks(subject, level, known)
+    report = run_checks(subject, level, [*known, *held_outcomes(method, bench.config, data, held)])
     if isinstance(bench.voice, Examiner):
         raise Examined(report)
     _tell(bench, report)
@@ -109,7 +110,7 @@ def early_findings(
 
 
 def _is_told(bench: Bench) -> bool:
-    """Is every line of the run's findings whole?"""
+    """Is every line of the run's findings whole? Only if a crash has torn one is a resumed run checked again."""
     path = bench.folder / "findings.jsonl"
     text = path.read_bytes() if path.exists() else b"torn"
     return not text or text.endswith(b"\n")

@@ -110,6 +110,7 @@ def _run(config: DpoConfig | OrpoConfig, voice: Voice, method: str, loss: PairLo
             reference=anchor.model,
             same_model=anchor.same_model,
             stored=anchor.model is None,
+            held=held,
         ),
         evaluate=held_out(bench, objective, held, anchor.held),
         companions={name: companion for name, companion in companions.items() if companion is not None},

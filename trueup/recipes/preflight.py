@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trueup.config.schema import RecipeConfig
-from trueup.data.audit_overlap import overlap
-from trueup.data.read import read_examples, read_judged, read_pairs
-from trueup.health.data_rules import evaluation_overlap
-from trueup.preflight.outcome import Outcome, Report, made
+from trueup.preflight.outcome import Report
 from trueup.recipes.checks import Examined, Examiner
+from trueup.recipes.held import check_overlap
 from trueup.recipes.table import recipe
 
-OVERLAP = "held-out prompts in training"
 ROWS = 16
 """Rows for which the reference is asked, if the run has so many: fewer say nothing of the data."""
-
-READERS: Mapping[str, Callable[..., Any]] = {
-    "sft": read_examples,
-    "reward": read_pairs,
-    "dpo": read_pairs,
-    "orpo": read_pairs,
-    "kto": read_judged,
-}
-"""Verb -> what reads its data; the other methods have no held-out data."""
 
 
 def run_preflight(verb: str, config: RecipeConfig, prepare: Callable[[str, int, int], None]) -> Report:
@@ -50,19 +37,6 @@ def run_preflight(verb: str, config: RecipeConfig, prepare: Callable[[str, int, 
             raise AssertionError(f"the recipe of {verb} trained, although it was only to be examined")
     outcome = check_overlap(verb, config)
     return report if outcome is None else replace(report, outcomes=(*report.outcomes, outcome))
-
-
-def check_overlap(verb: str, config: RecipeConfig) -> Outcome | None:
-    """Prompts that training and held-out data share; None without held-out data."""
-    if config.data.validation is None or verb not in READERS:
-        return None
-    read = READERS[verb]
-    training, held = read(config.data.path, limit=config.data.limit).whole(), read(config.data.validation).whole()
-    known, asked = ([(row.prompt, row.where) for row in part.records] for part in (training, held))
-    found = overlap([p for p, _ in known], [w for _, w in known], [p for p, _ in asked], [w for _, w in asked])
-    finding = evaluation_overlap({"overlap": {"file": config.data.validation, **found}})
-    counts = ", ".join(f"{found[kind]['count']} {kind}" for kind in ("exact", "near", "passage"))
-    return made(OVERLAP, f"{found['prompts']} held-out prompts: {counts}", [finding] if finding else [])
 
 
 def _shortened(config: RecipeConfig, folder: Path) -> RecipeConfig:

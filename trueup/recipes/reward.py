@@ -66,7 +66,9 @@ def run_reward(config: RewardConfig, voice: Voice) -> RunSummary:
         objective,
         bench.steps(data.encoded),
         facts={"method": "reward", "data": data.encoded.fingerprint},
-        early=early_findings(bench, "reward", objective, source, data.encoded, loaded),
+        early=early_findings(
+            bench, "reward", objective, source, data.encoded, loaded, held=held.encoded if held else None
+        ),
         evaluate=on_batches(bench, objective, _source(held, config, bench).sweep) if held else None,
         conclude=lambda: _conclude(config, bench, data.encoded, held.encoded if held else None),
     )

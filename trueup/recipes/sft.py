@@ -32,7 +32,7 @@ def run_sft(config: SftConfig, voice: Voice) -> RunSummary:
         objective,
         bench.steps(data),
         facts={"method": "sft", "data": data.fingerprint},
-        early=early_findings(bench, "sft", objective, source, data, loaded),
+        early=early_findings(bench, "sft", objective, source, data, loaded, held=held),
         evaluate=held_out(bench, objective, held),
     )
 

@@ -69,6 +69,7 @@ def run_kto(config: KtoConfig, voice: Voice) -> RunSummary:
             loaded,
             same_model=config.kto.reference is None,
             stored=True,
+            held=held.encoded if held else None,
         ),
         evaluate=on_batches(bench, objective, lambda: rest[0].sweep(bench.model)) if rest else None,
         companions={} if baseline is None else {"baseline": baseline},

@@ -8,10 +8,11 @@ from functools import reduce
 from typing import Any
 
 from trueup.config.load import leaves
-from trueup.config.schema import RECIPES, RecipeConfig
+from trueup.config.schema import RECIPES, KtoConfig, RecipeConfig
 from trueup.errors import GateError
 from trueup.health.findings import Finding
 from trueup.health.monitor import Monitor
+from trueup.losses.catalog import lookup
 from trueup.runtime.journal import Journal
 from trueup.runtime.tracking import Trackers
 from trueup.train.protocols import StepReport
@@ -88,5 +89,7 @@ def method_of(config: RecipeConfig) -> str:
 
 def known_settings(config: RecipeConfig, steps: int) -> dict[str, Any]:
     """Dotted key -> value, with the number of steps that the run has."""
-    values = {key: reduce(getattr, key.split("."), config) for key in leaves(type(config))}
+    values: dict[str, Any] = {key: reduce(getattr, key.split("."), config) for key in leaves(type(config))}
+    if isinstance(config, KtoConfig) and config.kto.beta is None:
+        values["kto.beta"] = lookup(config.kto.loss, "unpaired").default_beta
     return {**values, "optim.steps": steps}

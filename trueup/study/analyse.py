@@ -269,7 +269,9 @@ def _findings(study: StudyConfig, folder: Path, arms: Sequence[str]) -> list[dic
     runs = [(arm, seed, run_folder(folder, arm, seed)) for arm in arms for seed in study.seeds]
     runs += [(REWARD_MODEL, seed, folder / f"reward/seed-{seed}") for seed in study.seeds]
     return [
-        {"arm": owner, "seed": seed, **row} for owner, seed, run in runs for row in read_rows(run / "findings.jsonl")
+        {"arm": owner, "seed": seed, **{name: value for name, value in row.items() if name != "step"}}
+        for owner, seed, run in runs
+        for row in read_rows(run / "findings.jsonl")
     ]
 
 

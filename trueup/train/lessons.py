@@ -60,10 +60,12 @@ class Use:
         prepare: (model, experience) -> what is trained on; the experience may be empty.
         batch: (laid-out trees of a lesson, its tensors for their tokens, no update was made since) -> what the
             method's objective takes.
+        credit: how ``prepare`` assigns credit; None where it picks pairs.
     """
 
     prepare: Callable[[nn.Module, Experience], Lesson]
     batch: Callable[[TokenTrees, Mapping[str, Tensor], bool], Any]
+    credit: AssignCredit | None = None
 
 
 def by_credit(assign: AssignCredit, mask_truncated: bool = False) -> Use:
@@ -89,7 +91,7 @@ def by_credit(assign: AssignCredit, mask_truncated: bool = False) -> Use:
     def batch(trees: TokenTrees, tensors: Mapping[str, Tensor], fresh: bool) -> RolloutBatch:
         return RolloutBatch(trees=trees, fresh=fresh, **{"returns": None, "old_values": None, **tensors})
 
-    return Use(prepare, batch)
+    return Use(prepare, batch, assign)
 
 
 def by_pairs() -> Use:

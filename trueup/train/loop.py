@@ -6,16 +6,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from torch import Tensor, nn
 
 from trueup.errors import GateError, Interrupted, RunError
 from trueup.runtime.clock import seconds
 from trueup.runtime.seeding import seed_globally
 from trueup.runtime.signals import on_stop
 from trueup.train.protocols import Objective, Observer, Source, State, StepReport
+from trueup.train.seal import rows_ahead, seal_of, trained_state
 from trueup.train.step import TrainState, train_step
 
 
@@ -102,23 +101,18 @@ def pack_state(state: TrainState, source: Source) -> State:
     """Everything a resumed run needs, as a nest of plain values and tensors."""
     return {
         "step": state.step,
-        "model": _trained(state.model),
+        "model": trained_state(state.model),
         "masters": state.masters.state() if state.masters else [],
         "optimizer": state.optimizer.state_dict(),
         "scheduler": {"last_epoch": state.scheduler.last_epoch},
         "source": source.state(),
+        "seal": asdict(seal_of(state, source, rows_ahead(source, state.step))),
     }
-
-
-def _trained(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state without what is frozen: a base model under its adapters is on disk already."""
-    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def unpack_state(saved: State, state: TrainState, source: Source) -> None:
     """Put a saved state back into freshly built objects."""
-    if saved["model"].keys() != _trained(state.model).keys():
+    if saved["model"].keys() != trained_state(state.model).keys():
         raise RunError("the checkpoint's weights are not those that this run trains")
     state.model.load_state_dict(saved["model"], strict=False)
     if state.masters is not None:

@@ -73,7 +73,7 @@ class DataSource:
 
     def draw(self, model: nn.Module, step: int) -> Work:
         """The micro-batches of a step."""
-        rows = step_indices(step, self.batch_size, len(self.trees), self.seed)
+        rows = self.visited(step)
         trees = [self.trees[row] for row in rows]
         if self.complete is not None:
             trees = self.complete(step, trees)
@@ -82,6 +82,10 @@ class DataSource:
         consumed = {"num_examples": float((step + 1) * self.batch_size), "num_tokens": float(self._tokens)}
         batches = list(self._batches(rows, trees))
         return Work(batches, {"pairs/identical": same / len(trees)} if same else {}, consumed)
+
+    def visited(self, step: int) -> list[int]:
+        """The rows of a step, in the order in which they are drawn."""
+        return step_indices(step, self.batch_size, len(self.trees), self.seed)
 
     def sweep(self) -> Iterator[DataBatch]:
         """Every tree once, in the order of the data set and cut as a step would be: for held-out evaluation."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from trueup.errors import RunError
 from trueup.train.master import MasterWeights
+from trueup.train.moves import describe_move, sample_weights
 from trueup.train.protocols import Objective, Tally
 
 
@@ -54,14 +55,15 @@ def train_step(
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True))
     _require_finite(state.step, metrics["loss"], norm)
+    moving, rate = sample_weights(parameters), float(state.scheduler.get_last_lr()[0])
     state.optimizer.step()
+    moved = {} if moving is None else describe_move(moving, rate)
     if state.masters is not None:
         state.masters.spread()
-    rate = state.scheduler.get_last_lr()[0]
     state.scheduler.step()
     _clear(state)
     state.step += 1
-    return {**metrics, "grad_norm": norm, "learning_rate": float(rate)}
+    return {**metrics, "grad_norm": norm, "learning_rate": rate, **moved}
 
 
 def _clear(state: TrainState) -> None:

@@ -63,11 +63,15 @@ class UnpairedSource:
 
     def draw(self, model: nn.Module, step: int) -> Work:
         """The micro-batches of a step."""
-        rows = step_indices(step, self.batch_size, len(self.trees), self.seed)
+        rows = self.visited(step)
         batches = list(self._batches(model, rows))
         self._tokens += sum(self.trees[row].size for row in rows)
         consumed = {"num_examples": float((step + 1) * self.batch_size), "num_tokens": float(self._tokens)}
         return Work(batches, consumed=consumed)
+
+    def visited(self, step: int) -> list[int]:
+        """The rows of a step, in the order in which they are drawn."""
+        return step_indices(step, self.batch_size, len(self.trees), self.seed)
 
     def sweep(self, model: nn.Module) -> Iterator[UnpairedBatch]:
         """Every response once, in the order of the data set, ``batch_size`` to a reference point, as a step has."""

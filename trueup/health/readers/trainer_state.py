@@ -15,8 +15,8 @@ NAME = "trainer_state.json"
 ARGUMENTS = ("training_args.yaml", "training_args.json", "args.json", "config.yml", "axolotl_config.yml")
 """Where tools that train with transformers leave their arguments as text. Its own ``training_args.bin`` is a pickle,
 which would run whatever code it holds when it is opened, so it is not."""
-METHODS = frozenset({"sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo"})
-_TAGS = {"reward-trainer": "reward", "online-dpo": "dpo"}
+METHODS = frozenset({"sft", "reward", "dpo", "kto", "orpo", "online-dpo", "ppo", "grpo", "rloo"})
+_TAGS = {"reward-trainer": "reward"}
 
 
 def recognises(path: Path) -> bool:

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from trueup.health.findings import Finding, Severity
 from trueup.health.limit import Limit
 from trueup.health.rule import DPO, PREFERENCE, Rule, RunLog, all_of, any_of
-from trueup.health.rules.pairs import is_logistic
+from trueup.health.rules.pairs import PER_TOKEN, is_logistic, of_rejected_alone
 from trueup.health.signals import Point, first, last, middle, standard_errors, together, values
 from trueup.health.thresholds import START, WINDOW, threshold
 
@@ -87,8 +87,7 @@ def instant_zero_loss(log: RunLog) -> Finding | None:
     hit = EARLY.exceeded(log)
     if hit is None:
         return None
-    per_token = [abs(value) for _, value in log.series.get("margin/raw_per_token", ())[-WINDOW:]]
-    far = bool(per_token) and median(per_token) > threshold("margin-per-token/warning")
+    far = PER_TOKEN.exceeded(log) is not None and not of_rejected_alone(log)
     odd = far or FIRST.exceeded(log) is not None
     severity: Severity = "warning" if odd else "note"
     message = f"The loss is {hit.value:.3f} within the first tenth of the run."

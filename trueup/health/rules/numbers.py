@@ -7,8 +7,8 @@ import math
 from trueup.health.findings import Finding, Severity
 from trueup.health.limit import Limit
 from trueup.health.rule import OFFLINE, Rule, RunLog, all_of
-from trueup.health.signals import Point, last
-from trueup.health.thresholds import WINDOW
+from trueup.health.signals import Point, last, middle
+from trueup.health.thresholds import WINDOW, threshold
 
 GRAVE = ("loss", "grad_norm", "reward", "entropy", "eval/loss")
 GRAVE_PREFIXES = ("loss/", "logps/", "kl/", "policy/")
@@ -65,8 +65,24 @@ def loss_zero(log: RunLog) -> Finding | None:
     return Finding("loss-zero", hit.severity, hit.step, message, remedy, hit.evidence("zeros"), "F17, F53")
 
 
+def weights_rounded(log: RunLog) -> Finding | None:
+    """F45: weights that are kept in float32 hold nothing that bfloat16 could not."""
+    found = middle(log, "update/coarse")
+    if found is None or found[1] <= threshold("weights-rounded/share"):
+        return None
+    step, share = found
+    message = f"After an update {share:.0%} of the weights, which are float32, are bfloat16 numbers: they are rounded."
+    remedy = (
+        "Updates smaller than 1/512 of a weight are lost or made too large. Look what writes to the weights after the "
+        "optimiser, and keep what it updates in float32."
+    )
+    evidence = {"coarse": share, "bound": threshold("weights-rounded/share")}
+    return Finding("weights-rounded", "warning", step, message, remedy, evidence, "F45")
+
+
 RULES = (
     Rule("not-finite", "numbers", frozenset(), (frozenset(),), not_finite),
     Rule("loss-zero", "numbers", OFFLINE, all_of("loss"), loss_zero),
+    Rule("weights-rounded", "numbers", frozenset(), all_of("update/coarse"), weights_rounded),
 )
 LIMITS = (LOSS_ZERO,)

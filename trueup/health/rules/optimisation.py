@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 from trueup.health.findings import Finding
 from trueup.health.limit import Limit
 from trueup.health.rule import DPO, OFFLINE, Rule, RunLog, all_of
 from trueup.health.rules.numbers import zeros
-from trueup.health.signals import Point, beta_of, first, last, latest, middle, step_of, together, values
-from trueup.health.thresholds import WINDOW, threshold
+from trueup.health.signals import Point, beta_of, first, last, middle, step_of, together, values
+from trueup.health.thresholds import START, WINDOW, threshold
 
 LONG = 50
 """Values over which gradient norms are compared (F46)."""
@@ -20,9 +21,15 @@ FLOOR = 0.2
 
 
 def no_gradients(log: RunLog) -> Point | None:
-    """How many of the last gradients are exactly 0; not where groups of equal rewards explain it."""
-    dead = latest(log, "frac_reward_zero_std")
-    return None if dead is not None and dead[1] > threshold("dead-groups/fatal") else zeros(log, "grad_norm")
+    """How many of the last gradients are exactly 0; not of rollouts whose groups of equal rewards explain it."""
+    recent, shares = last(log, "grad_norm", WINDOW), log.series.get("frac_reward_zero_std", ())
+    none = [step for step, norm in recent if norm == 0 and not _is_dead(shares, step)]
+    return (none[0] if none else recent[0][0], len(none)) if recent else None
+
+
+def _is_dead(shares: Sequence[Point], step: int) -> bool:
+    """Was the rollout that a step was made of one of hardly anything but groups paid alike?"""
+    return next((share for at, share in reversed(shares) if at <= step), 0.0) > threshold("dead-groups/warning")
 
 
 def zero_rates(log: RunLog) -> Point | None:
@@ -89,10 +96,12 @@ def norm_growth(log: RunLog) -> Point | None:
     return now[0], now[1] / max(median(values(began)), 1e-12)
 
 
-def norm_over_clip(log: RunLog) -> Point | None:
-    """What nine in ten of the last 50 gradient norms exceed, in units of the norm they are clipped to."""
+def size_left(log: RunLog) -> Point | None:
+    """The norm that gradients are clipped to, where nine in ten of the last 50 are."""
     clip, recent = log.settings.get("optim.max_grad_norm"), last(log, "grad_norm", LONG)
-    return (recent[0][0], sorted(values(recent))[LONG // 10] / clip) if clip and recent else None
+    if not clip or not recent or sorted(values(recent))[LONG // 10] <= clip:
+        return None
+    return recent[0][0], float(clip)
 
 
 def early_drift(log: RunLog) -> Point | None:
@@ -111,7 +120,7 @@ OFF_SCHEDULE = Limit("learning-rate-schedule", off_schedule)
 SPIKE = Limit("loss-spike", spike)
 CLIMB = Limit("loss-divergence", climb)
 GROWTH = Limit("gradient-growth", norm_growth)
-CLIPPED = Limit("gradient-clipped", norm_over_clip)
+CLIPPED = Limit("gradient-clipped", size_left, below=True)
 HOT = Limit("hot-update", early_drift)
 
 
@@ -123,6 +132,21 @@ def nothing_trains(log: RunLog) -> Finding | None:
     message = f"In {hit.value:.0f} of the last {WINDOW} steps the gradient is exactly 0: no weight moves."
     remedy = "Check which weights are trainable, and that the loss has a path to them (adapters, detached values)."
     return Finding("nothing-trains", hit.severity, hit.step, message, remedy, hit.evidence("zeros"), "F49, F50, F51")
+
+
+def update_swallowed(log: RunLog) -> Finding | None:
+    """F48: the first updates are smaller than Adam makes them; later ones may be small for good reasons."""
+    points = first(log, "update/size", START)
+    most = max(values(points), default=math.inf)
+    if most >= threshold("update-swallowed/share"):
+        return None
+    message = f"First updates move weights by at most {most:.1g} of the learning rate; Adam's first moves by all of it."
+    remedy = (
+        "Gradients are small beside Adam's epsilon: lower that (1e-8 is usual), and see that neither clipping nor the "
+        "scale of the loss makes them tiny."
+    )
+    evidence = {"size": most, "bound": threshold("update-swallowed/share")}
+    return Finding("update-swallowed", "warning", points[0][0], message, remedy, evidence, "F48, F47")
 
 
 def learning_rate_zero(log: RunLog) -> Finding | None:
@@ -176,13 +200,13 @@ def gradient_growth(log: RunLog) -> Finding | None:
 
 
 def gradient_clipped(log: RunLog) -> Finding | None:
-    """F46, F47: clipping decides the size of every update."""
+    """F46, F47: clipping leaves gradients so small that Adam's epsilon decides the size of every update."""
     hit = CLIPPED.exceeded(log)
     if hit is None:
         return None
-    message = f"Nine in ten gradients are over {hit.value:.0f} times optim.max_grad_norm: it is the real learning rate."
-    remedy = "Raise optim.max_grad_norm, or lower the learning rate until it is needed less."
-    evidence = hit.evidence("norm_over_clip")
+    message = f"Nine in ten gradients are cut to a norm of {hit.value:g}: shared among all weights, that is next to 0."
+    remedy = "Raise optim.max_grad_norm: Adam divides by a gradient's own size, but not below its epsilon (1e-8)."
+    evidence = hit.evidence("max_grad_norm")
     return Finding("gradient-clipped", hit.severity, hit.step, message, remedy, evidence, "F46, F47")
 
 
@@ -200,6 +224,7 @@ def hot_update(log: RunLog) -> Finding | None:
 
 RULES = (
     Rule("nothing-trains", "optimisation", frozenset(), all_of("grad_norm"), nothing_trains),
+    Rule("update-swallowed", "optimisation", frozenset(), all_of("update/size"), update_swallowed),
     Rule("learning-rate-zero", "optimisation", frozenset(), all_of("learning_rate"), learning_rate_zero),
     Rule("learning-rate-schedule", "optimisation", frozenset(), all_of("learning_rate"), learning_rate_schedule),
     Rule("loss-spike", "optimisation", OFFLINE, all_of("loss"), loss_spike),

@@ -39,9 +39,13 @@ ACTIVE = Limit("saturation", active_share, below=True)
 
 
 def saturation(log: RunLog) -> Finding | None:
-    """D05, F56: most pairs have no gradient left; fatal where the margin says the same by far."""
+    """D05, F56: most pairs have no gradient left; fatal where the margin says the same by far.
+
+    A note where held-out pairs are ranked right nearly as always: then the pairs are easy, and this one is done.
+    """
     margin = scaled_margin(log)
     hit = ACTIVE.exceeded(log) if measured(log, "gradient_weight/active") else _far_margin(margin)
+    held_out = latest(log, "eval/rewards/accuracies")
     if hit is None:
         return None
     far = margin is not None and margin[1] > threshold("saturation/margin-fatal")
@@ -50,7 +54,8 @@ def saturation(log: RunLog) -> Finding | None:
     share = f"Only {hit.value:.0%} of the pairs still have a gradient (weight over 0.01)" if known else "Little is left"
     message = f"{share}: the beta-scaled margin is {shown:.1f}, at which a pair weighs {math.exp(-max(shown, 0)):.0e}."
     remedy = "Stop here, or use a bounded loss (ipo). A loss near 0 and an accuracy of 1 are not success."
-    severity = "fatal" if hit.severity == "fatal" and far else "warning"
+    easy = held_out is not None and held_out[1] >= threshold("saturation/easy")
+    severity = "note" if easy else "fatal" if hit.severity == "fatal" and far else "warning"
     evidence = hit.evidence("gradient_weight/active" if known else "rewards/margins")
     return Finding("saturation", severity, hit.step, message, remedy, evidence, "rule D05; F56")
 
@@ -72,7 +77,7 @@ def distance_per_token(log: RunLog) -> Point | None:
 PER_TOKEN = Limit("margin-per-token", distance_per_token)
 
 
-def _of_rejected_alone(log: RunLog) -> bool:
+def of_rejected_alone(log: RunLog) -> bool:
     """Is a margin made by rejected responses that fell, while the chosen ones stayed where they were?"""
     margin, chosen = middle(log, "rewards/margins"), middle(log, "rewards/chosen")
     per_token = middle(log, "margin/raw_per_token")
@@ -87,7 +92,7 @@ def margin_per_token(log: RunLog) -> Finding | None:
     if hit is None or found is None:
         return None
     evidence = {"margin/raw_per_token": found[1], "bound": hit.bound}
-    if _of_rejected_alone(log):
+    if of_rejected_alone(log):
         message = f"The raw margin is {found[1]:.2f} nats per token; the chosen responses moved by little of that."
         remedy = "Easy pairs do it: see whether a rule could tell the sides apart (trueup data audit)."
         return Finding("margin-per-token", "note", hit.step, message, remedy, evidence, "rule D07")
@@ -96,17 +101,27 @@ def margin_per_token(log: RunLog) -> Finding | None:
     return Finding("margin-per-token", hit.severity, hit.step, message, remedy, evidence, "rule D07")
 
 
+def identical_share(log: RunLog) -> Point | None:
+    """Share of all pairs so far whose sampled rejected response equals the chosen one."""
+    seen, steps = log.series.get("pairs/identical", ()), max(measured(log, "loss"), measured(log, "pairs/identical"))
+    return (seen[0][0], sum(values(seen)) / steps) if seen else None
+
+
+IDENTICAL = Limit("identical-samples", identical_share)
+
+
 def identical_samples(log: RunLog) -> Finding | None:
     """D01, live: sampled rejected responses equal the chosen ones."""
-    seen = log.series.get("pairs/identical", ())
-    if not seen:
+    hit, steps = IDENTICAL.exceeded(log), measured(log, "pairs/identical")
+    if hit is None:
         return None
     message = (
-        f"In {len(seen)} steps a sampled rejected response was token for token the chosen one: "
-        "those pairs teach nothing."
+        f"{hit.value:.1%} of the pairs so far, in {steps} steps, have a sampled rejected response that is token for "
+        "token the chosen one: those pairs teach nothing."
     )
     remedy = "The reference reproduces its training answers: sample at a higher temperature, or use other prompts."
-    return Finding("identical-samples", "warning", seen[0][0], message, remedy, {"steps": len(seen)}, "rule D01")
+    evidence = hit.evidence("share", steps=steps)
+    return Finding("identical-samples", hit.severity, hit.step, message, remedy, evidence, "rule D01; F10")
 
 
 def tie_share(log: RunLog) -> Point | None:
@@ -191,4 +206,4 @@ RULES = (
     Rule("overconfident", "optimisation", DPO, all_of("eval/loss", "eval/rewards/accuracies"), overconfident),
     Rule("displacement", "objective", DPO, all_of("rewards/chosen", "logps/chosen", "entropy"), displacement),
 )
-LIMITS = (ACTIVE, PER_TOKEN, TIES, EXCESS, FALL)
+LIMITS = (ACTIVE, PER_TOKEN, IDENTICAL, TIES, EXCESS, FALL)

@@ -54,15 +54,30 @@ def dead_share(log: RunLog) -> Point | None:
 DEAD_SHARE = Limit("dead-groups", dead_share)
 
 
+def is_learned(log: RunLog) -> bool:
+    """Has the reward risen to where little is left to tell responses apart: by much, or until its spread is halved?"""
+    trend, spread, now = change(log, "reward", ROLLOUTS), start(log, "reward_std"), middle(log, "reward_std", ROLLOUTS)
+    if trend is None or not spread or trend[1] < threshold("dead-groups/z"):
+        return False
+    return trend[0] > spread or (now is not None and now[1] < threshold("dead-groups/spread") * spread)
+
+
 def dead_groups(log: RunLog) -> Finding | None:
-    """G02, F95: groups whose responses all score the same teach nothing; fatal if it lasts and nothing was learned."""
-    hit, trend, spread = DEAD_SHARE.exceeded(log), change(log, "reward", ROLLOUTS), start(log, "reward_std")
+    """G02, F95: groups whose responses all score the same teach nothing; a note where the task is learned.
+
+    Fatal if it lasts and nothing was learned.
+    """
+    hit = DEAD_SHARE.exceeded(log)
     if hit is None:
         return None
-    learned = trend is not None and spread is not None and trend[0] > spread
+    same = f"In {hit.value:.0%} of the groups all responses score the same"
+    if is_learned(log):
+        message = f"{same}, for the reward has risen: most prompts are solved, and teach nothing any more."
+        remedy = "Stop here, or go on with harder prompts (rollout.resample_zero_spread finds those that are left)."
+        return Finding("dead-groups", "note", hit.step, message, remedy, hit.evidence(DEAD), "rule G02")
     lasting = DEAD_SHARE.judge(*(middle(log, DEAD, ROLLOUTS) or (0, 0.0)))
-    severity: Severity = "fatal" if not learned and lasting and lasting.severity == "fatal" else "warning"
-    message = f"In {hit.value:.0%} of the groups all responses score the same: they teach nothing."
+    severity: Severity = "fatal" if lasting and lasting.severity == "fatal" else "warning"
+    message = f"{same}: they teach nothing."
     remedy = (
         "Raise the temperature or the group size, set rollout.resample_zero_spread to sample other prompts in their "
         "place, or drop prompts that are solved or hopeless. Look whether the reward is too coarse."
@@ -156,7 +171,9 @@ def reward_part_constant(log: RunLog) -> Finding | None:
     message = f"Every response has had the same score from {named}: nothing is learned from it."
     remedy = "See whether the rule can read the responses at all; a right answer and an empty one must differ."
     evidence = {name: value[0] for name, value in means.items() if value}
-    return Finding("reward-part-constant", "warning", 0, message, remedy, evidence, "F95, F115")
+    # What a start has learned already, such as a format, is paid to every response.
+    paid = bool(evidence) and min(evidence.values()) > 0
+    return Finding("reward-part-constant", "note" if paid else "warning", 0, message, remedy, evidence, "F95, F115")
 
 
 GROUPS = frozenset({"grpo", "rloo"})

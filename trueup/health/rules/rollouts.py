@@ -9,6 +9,7 @@ from typing import Any
 from trueup.health.findings import Finding, Severity
 from trueup.health.limit import Limit
 from trueup.health.rule import ONLINE, Rule, RunLog, all_of, any_of
+from trueup.health.rules.rewards import is_learned
 from trueup.health.signals import Point, last, latest, measured, middle, standard_errors, start, values
 from trueup.health.thresholds import ROLLOUTS, START, WINDOW, threshold
 
@@ -113,17 +114,20 @@ ENTROPY = Limit("entropy-collapse", entropy_left, below=True)
 
 
 def entropy_collapse(log: RunLog) -> Finding | None:
-    """K04, F118: the policy has lost most of the entropy it sampled with."""
+    """K04, F118: the policy has lost most of the entropy it sampled with; a note where the task is learned."""
     hit, found = ENTROPY.exceeded(log), middle(log, "entropy")
     if hit is None or found is None:
         return None
-    message = (
-        f"Entropy fell to {found[1]:.2f} nats per token, {hit.value:.0%} of what it was: "
-        "the policy writes nearly the same every time."
-    )
+    same = "the policy writes nearly the same every time"
+    message = f"Entropy fell to {found[1]:.2f} nats per token, {hit.value:.0%} of what it was: {same}"
+    evidence, reference = {"entropy": found[1], "share": hit.value, "bound": hit.bound}, "rule K04; F118"
+    if is_learned(log):
+        remedy = "Right where a prompt has one good answer; where it has many, read some samples."
+        return Finding(
+            "entropy-collapse", "note", hit.step, f"{message}, while the reward rose.", remedy, evidence, reference
+        )
     remedy = "Raise the sampling temperature, grpo.clip_high or kl_coef; see whether the reward still rises."
-    evidence = {"entropy": found[1], "share": hit.value, "bound": hit.bound}
-    return Finding("entropy-collapse", hit.severity, hit.step, message, remedy, evidence, "rule K04; F118")
+    return Finding("entropy-collapse", hit.severity, hit.step, f"{message}.", remedy, evidence, reference)
 
 
 def disagreement(log: RunLog) -> Point | None:

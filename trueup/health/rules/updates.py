@@ -78,14 +78,28 @@ def explained(log: RunLog) -> Point | None:
 EXPLAINS = Limit("critic-useless", explained, below=True)
 
 
+def _as_good_as_none(log: RunLog) -> str:
+    """What is wrong with a critic that is not far below 0: it says the same of every token, or is below 0 for long."""
+    found = explained(log)
+    recent = values(last(log, EXPLAINED, LEAST // 2))
+    if found is not None and recent and max(map(abs, recent)) < threshold("critic-useless/constant"):
+        return f"explained exactly none of the variance of the returns in {len(recent)} rollouts: it is a constant"
+    if found is not None and measured(log, EXPLAINED) >= 2 * MOST and found[1] < threshold("critic-useless/long"):
+        return (
+            f"explains {found[1]:.2f} of the variance of the returns over {MOST} rollouts: a constant would do better"
+        )
+    return ""
+
+
 def critic_useless(log: RunLog) -> Finding | None:
-    """P03, F89: late in the run the critic explains less than a constant would."""
-    hit = EXPLAINS.exceeded(log)
-    if hit is None:
+    """P03, F89: the critic adds to the variance of advantages, or is a constant."""
+    hit, found, told = EXPLAINS.exceeded(log), explained(log), _as_good_as_none(log)
+    if found is None or not (hit or told):
         return None
-    message = f"The critic explains {hit.value:.2f} of the variance of the returns: a constant would do better."
+    told = told or f"explains {found[1]:.2f} of the variance of the returns: it adds as much to that of the advantages"
     remedy = "Raise ppo.vf_coef or rollout.epochs; check the scale of the rewards, and that the value head is trained."
-    return Finding("critic-useless", hit.severity, hit.step, message, remedy, hit.evidence(EXPLAINED), "P03; F89")
+    evidence = {EXPLAINED: found[1], "bound": threshold("critic-useless/warning")}
+    return Finding("critic-useless", "warning", found[0], f"The critic {told}.", remedy, evidence, "P03; F89")
 
 
 RULES = (
