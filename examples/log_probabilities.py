@@ -30,4 +30,4 @@ with torch.no_grad():
 print("tokens computed:", trees.num_tokens, "instead of", 2 * len(prompt) + len(chosen) + len(rejected))
 print("shared:", shared.tolist())
 print("plain: ", torch.stack(plain).tolist())
-assert torch.allclose(shared, torch.stack(plain), atol=1e-4)
+assert torch.allclose(shared, torch.stack(plain).double(), atol=1e-4)

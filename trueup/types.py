@@ -68,7 +68,7 @@ class SequenceLogps(Bundle):
     """Summed log-probabilities of responses and the number of tokens summed, which travel together.
 
     Attributes:
-        total: float ``[K]``, nats.
+        total: float64 ``[K]``, nats.
         count: i64 ``[K]``, response tokens, the terminator included.
     """
 

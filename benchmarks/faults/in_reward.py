@@ -210,7 +210,7 @@ FAULTS = (
     Fault("F70", "read before the terminator", ("reward",), "reward", _pooled(lambda t: t.last - 1)),
     Fault("F70", "read at the prompt's end", ("reward",), "reward", _pooled(_end_of_prompt)),
     Fault("F71", "read at the row's end", ("reward",), "reward", _pooled(_end_of_row), also=("log-probabilities",)),
-    Fault("F72", "head not in the checkpoint", ("reward",), "reward", head_not_saved),
+    Fault("F72", "head not in the checkpoint", ("reward",), "optimisation", head_not_saved, also=("reward",)),
     Fault("F72", "reward model with a random head", ONLINE, "reward", lost_head),
     Fault(
         "F73", "head starts too large", ("reward",), "reward", big_head, (10.0,), "deviation", also=("optimisation",)

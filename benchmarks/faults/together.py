@@ -1,4 +1,4 @@
-"""Faults that come in pairs, and may mask each other."""
+"""Faults that come in pairs, and may mask each other; accepted is what would be for either."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FAULTS = (
         ("grpo",),
         "policy update",
         both((_advantage(lambda e, a: -a), 1.0), (kl_sign, 1.0)),
-        also=("objective",),
+        also=("objective", "reference"),
     ),
     Fault(
         "F28+F30",
@@ -63,7 +63,7 @@ FAULTS = (
         ("sft",),
         "log-probabilities",
         both((_responses(lambda e, n, ids: ids[:-1]), 1.0), (shifted(1), 1.0)),
-        also=("data",),
+        also=("data", "rollout"),
     ),
     Fault("F11+F12", "a tell and swapped labels", ("dpo", "reward"), "data", both((swap, 0.3), (tell, 1.0))),
     Fault(
@@ -83,7 +83,7 @@ FAULTS = (
         ("grpo",),
         "reference",
         both((follows, 0.3), (kl_sign, 1.0)),
-        also=("objective",),
+        also=("objective", "policy update"),
     ),
     Fault(
         "F91+F114",

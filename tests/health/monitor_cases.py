@@ -149,7 +149,16 @@ OPTIMISATION = (
         "sft",
         {"loss": rising(1.3, 0.12)},
         {"loss": rising(1.3, 0.004)},
-        also=frozenset({"loss-spike"}),
+        also=frozenset({"loss-spike", "loss-above-start"}),
+    ),
+    Case("loss-above-start", "warning", "sft", {"loss": lambda step: 4.8}, {"loss": lambda step: 4.2}, onset=2),
+    Case(
+        "loss-above-start",
+        "fatal",
+        "orpo",
+        {"loss": lambda step: 9.0 + 0.1 * wobble(step)},
+        {"loss": lambda step: 3.0 + wobble(step)},
+        onset=2,
     ),
     Case(
         "gradient-growth",
@@ -180,6 +189,21 @@ OPTIMISATION = (
             "logps/chosen": lambda step: -40 - 1.5 * min(step - 1, 20),
         },
         onset=2,
+    ),
+    Case(
+        "hot-update",
+        "fatal",
+        "dpo",
+        {
+            "rewards/chosen": lambda step: -1.5 * min(step - 1, 20),
+            "logps/chosen": lambda step: -40 - 15 * min(step - 1, 20),
+        },
+        {
+            "rewards/chosen": lambda step: -0.15 * min(step - 1, 20),
+            "logps/chosen": lambda step: -40 - 1.5 * min(step - 1, 20),
+        },
+        onset=2,
+        also=frozenset({"displacement"}),
     ),
 )
 PAIRS = (
@@ -601,6 +625,15 @@ UPDATES = (
     Case("ratio-blow-up", "warning", "ppo", {"policy/approxkl": 0.1}, {"policy/approxkl": 0.04}),
     Case("ratio-blow-up", "warning", "ppo", {"clip_ratio/region_mean": 0.5}, {"clip_ratio/region_mean": 0.25}),
     Case("ratio-blow-up", "fatal", "grpo", {"policy/ratio": 40.0}, {"policy/ratio": 4.0}),
+    Case(
+        "kl-coefficient",
+        "fatal",
+        "ppo",
+        {"objective/kl_coef": 0.0},
+        {"objective/kl_coef": 0.1},
+        onset=1,
+        settings={"ppo.kl_coef": 0.1},
+    ),
     Case(
         "critic-useless", "warning", "ppo", {"val/explained_variance": -0.4}, {"val/explained_variance": -0.1}, onset=1
     ),

@@ -64,7 +64,7 @@ def their_loss(kind: str, out: Path, trees: Sequence[Tree], **settings: Any) -> 
 def assert_equal(ours: Tensor, theirs: tuple[Tensor, Any], policy: Any = POLICY) -> None:
     """The same value, and the same gradient with respect to every weight of the policy."""
     loss, model = theirs
-    torch.testing.assert_close(ours, loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, loss.to(ours.dtype), rtol=1e-5, atol=1e-6)
     found, expected = _gradient(ours, policy), _gradient(loss, model)
     assert expected.norm() > 1e-3
     assert (found - expected).norm() < 1e-5 * expected.norm()

@@ -12,7 +12,8 @@ import pytest
 
 from trueup.data.store import MappedTrees, TreeWriter
 from trueup.data.trees import Tree
-from trueup.preflight.copies import check_copies, shared_prompts
+from trueup.preflight.alphabet import check_alphabet
+from trueup.preflight.copies import check_copies, shared
 from trueup.preflight.echo import check_echo
 from trueup.preflight.order import check_order
 from trueup.preflight.outcome import Outcome
@@ -123,7 +124,9 @@ def test_hashes_are_of_rows_and_not_of_places(tmp_path: Path) -> None:
     first, second = mapped(tmp_path / "one", rows), mapped(tmp_path / "two", rows[::-1])
     assert (first.keys == second.keys[::-1]).all() and len(set(first.keys.tolist())) == 1500
     other = mapped(tmp_path / "three", [*rows[:10], *(Tree(ids(9), ()) for _ in range(5))])
-    assert shared_prompts(other, first) == 10
+    assert shared(other, first) == (10, 10) and shared(second, first) == (1500, 1500)
+    turned = [Tree(row.prompt, row.responses[::-1]) for row in rows[:10]]
+    assert shared(mapped(tmp_path / "four", turned), first) == (10, 0)
 
 
 @pytest.mark.parametrize(("different", "expected"), [(2, None), (1, ("few-prompts", "warning"))])
@@ -140,6 +143,21 @@ def test_a_rollout_of_one_prompt(prepare: Prepare, different: int, expected: Any
 # Questions inside responses
 
 
+def test_sides_in_alphabetical_order(prepare: Prepare, tmp_path: Path) -> None:
+    subject = prepare("dpo")
+    words = subject.encoder.tokenizer.decode
+
+    def found(trees: list[Tree]) -> Any:
+        return verdict(check_alphabet, with_trees(subject, mapped(tmp_path, trees)))
+
+    drawn = [(ids(6), ids(6)) for _ in range(200)]
+    order = [sorted(pair, key=lambda own: words(list(own))) for pair in drawn]
+    assert found([Tree(ids(4), (one, other)) for one, other in drawn]) is None
+    for place in (0, 1):
+        assert found([Tree(ids(4), (own[place], own[1 - place])) for own in order]) == ("sides-in-order", "warning")
+    assert found([Tree(ids(4), tuple(order[0])) for _ in range(30)]) is None, "too few"
+
+
 def test_questions_inside_responses(prepare: Prepare, tmp_path: Path) -> None:
     subject = prepare("dpo")
 
@@ -147,7 +165,7 @@ def test_questions_inside_responses(prepare: Prepare, tmp_path: Path) -> None:
         return verdict(check_echo, with_trees(subject, mapped(tmp_path, trees)))
 
     same = ids(4)
-    assert found(pairs(60, lambda n: same, shared=9)) == ("question-in-response", "fatal")
+    assert found(pairs(60, lambda n: same, shared=9)) == ("question-in-response", "warning")
     assert found(pairs(60, lambda n: same)) is None, "one task for all"
     assert found(pairs(60, lambda n: (n, *same), shared=9)) is None, "answers that begin alike"
     opening = ids(9)

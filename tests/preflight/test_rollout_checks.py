@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import trueup.train.objectives.ppo as ppo_module
-from trueup.data.trees import Tree
+from trueup.data.trees import Tree, shared_length
+from trueup.errors import RunError
 from trueup.models.generate import sample
 from trueup.preflight import credit, draws, next_rollout, pay, rescoring
 from trueup.preflight.run import SIZES, run_checks, take_sample
@@ -65,7 +66,8 @@ def test_samples_among_the_two_best_that_say_otherwise(prepare: Prepare) -> None
 def test_every_likelihood_ratio_has_mean_1(seed: int, scale: float) -> None:
     """Over all tokens, each with its probability: what makes a large one improbable in sound runs."""
     logps = (scale * torch.randn(1, 60, generator=torch.Generator().manual_seed(seed)).double()).log_softmax(1)
-    ratios = draws.log_ratios(logps.expand(60, 60), torch.arange(60)).exp()
+    every, tokens = logps.expand(60, 60), torch.arange(60)
+    ratios = torch.cat([draws.heat_ratios(every, tokens), draws.cut_ratios(every, tokens)], dim=1).exp()
     assert torch.allclose((logps.exp().T * ratios).sum(dim=0), torch.ones(len(draws.alternatives())).double())
 
 
@@ -95,9 +97,9 @@ def test_chance_of_common_beginnings(surprises: list[float], chance: float) -> N
 
 
 def test_common_beginnings_end_where_tokens_differ() -> None:
-    assert next_rollout.shared_length((1, 2, 3, 4), (1, 2, 9, 4)) == 2
-    assert next_rollout.shared_length((1, 2), (1, 2, 3)) == 2
-    assert next_rollout.shared_length((5,), (6,)) == 0
+    assert shared_length((1, 2, 3, 4), (1, 2, 9, 4)) == 2
+    assert shared_length((1, 2), (1, 2, 3)) == 2
+    assert shared_length((5,), (6,)) == 0
 
 
 @pytest.mark.parametrize("variant", ["grpo", "ppo-shared"])
@@ -275,3 +277,37 @@ def test_scores_that_drift_in_training(prepare: Prepare, monkeypatch: pytest.Mon
     assert found(subject, rescoring.check_again) == {}
     monkeypatch.setattr(subject_module, "response_scores", lambda *rest: right(*rest) + next(calls))
     assert found(subject, rescoring.check_again) == {"reward-not-repeatable": "fatal"}
+
+
+def test_equally_probable_tokens_are_cut_as_one_distribution() -> None:
+    """A head of zeros: samples that are spread over all tokens are no sign of a cut."""
+    logps = torch.full((200, 1000), -math.log(1000.0))
+    drawn = torch.randint(1000, (200,), generator=torch.Generator().manual_seed(0))
+    assert draws.cut_ratios(logps, drawn).sum(dim=0).max() == -math.inf
+
+
+def test_a_second_rollout_that_fails_is_left_out(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run itself would never have made it."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("trueup.preflight.rehearsal.play_on", fail)
+    subject = prepare("grpo")
+    report = run_checks(subject, "quick")
+    told = {outcome.check: outcome for outcome in report.outcomes}
+    assert not told[next_rollout.CHECK].was_made and told[pay.CHECK].was_made
+    assert report.fatal == ()
+
+
+def test_a_reward_that_does_not_answer_twice_stops_nothing(prepare: Prepare) -> None:
+    subject, calls = prepare("grpo"), iter(range(100))
+    reward = subject.source.reward
+
+    def flaky(asked: Completions) -> Scores:
+        if next(calls):
+            raise RunError("the judge is busy")
+        return reward(asked)
+
+    outcome = {o.check: o for o in run_checks(with_source(subject, reward=flaky), "quick").outcomes}[rescoring.AGAIN]
+    assert not outcome.was_made and "busy" in outcome.told

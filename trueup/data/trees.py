@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,11 @@ class Tree:
 def split_branches(tree: Tree) -> list[Tree]:
     """The plain layout of a tree: one tree for each response, each with its own copy of the prompt."""
     return [Tree(tree.prompt, (response,)) for response in tree.responses]
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of tokens after which two responses differ for the first time."""
+    return sum(takewhile(bool, (a == b for a, b in zip(one, other, strict=False))))
 
 
 def pack(sizes: Sequence[int], capacity: int) -> list[list[int]]:

@@ -65,13 +65,18 @@ def memorised(card: Card, step: int) -> Finding | None:
         return None
     train, test = card["train"]["accuracy"], held["accuracy"]
     gap, limit = train["estimate"] - test["estimate"], max(MAX_ECE, chance_error(test["n"]))
-    if not (gap > MAX_GAP and train["low"] > test["high"]) and held["ece"] <= limit:
+    recites = gap > MAX_GAP and train["low"] > test["high"]
+    if not recites and held["ece"] <= limit:
         return None
-    message = (
-        f"{_NEVER}: it is right on {_told(train)} training pairs and on {_told(test)} held-out ones, a gap of "
-        f"{gap:.2f}; its calibration error is {held['ece']:.2f}."
+    told = f"it is right on {_told(train)} training pairs and on {_told(test)} held-out ones, a gap of {gap:.2f}"
+    unsure = (
+        f"it is surer than it is right, or less, by {held['ece']:.2f} on average over {test['n']} held-out pairs "
+        f"(calibration error; allowed: {limit:.2f})"
     )
-    remedy = "More pairs, fewer epochs or a lower learning rate."
+    message = f"{_NEVER}: {told if recites else unsure}."
+    remedy = (
+        "More pairs, fewer optim.steps or a lower optim.learning_rate; a large reward.margin also makes it too sure."
+    )
     evidence = {"gap": gap, "ece": held["ece"], "ece_limit": limit}
     return Finding("rm-memorised", "fatal", step, message, remedy, evidence, "R02, F69, F77 of the catalogue")
 
@@ -92,7 +97,7 @@ def follows_length(card: Card, step: int) -> Finding | None:
         return None
     told = f"; where the shorter response is wanted it is right on {_told(shorter)}" if shorter else ""
     message = f"Within a pair the score goes with the length (rank correlation {correlation or 0:.2f}){told}."
-    remedy = "Balance the pairs in length, or report length-controlled scores: a policy will be paid for length."
+    remedy = "Balance the pairs in length: a policy will be paid for its length, and not for what it says."
     evidence = {"length_correlation": correlation, "accuracy_chosen_shorter": shorter}
     return Finding("rm-follows-length", "warning", step, message, remedy, evidence, "R03, F76 of the catalogue")
 

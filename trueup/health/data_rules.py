@@ -154,12 +154,11 @@ def length_bias(card: Card) -> Finding | None:
     way, unit = "longer" if longer else "shorter", found["unit"]
     message = (
         f"'The {way} response wins' is right on {told:.1%} [{low:.1%}, {high:.1%}] of the comparisons: wanted "
-        f"responses have {found['wanted']['mean']:.0f} {unit}, unwanted ones {found['unwanted']['mean']:.0f} (means; "
-        f"Cliff's delta {found['cliffs_delta']['estimate']:+.2f})."
+        f"responses have {found['wanted']['mean']:.0f} {unit}, unwanted ones {found['unwanted']['mean']:.0f} (means)."
     )
     remedy = (
-        "A reward model must beat that rule to be worth anything. Balance the pairs in length, use a length-normalised "
-        "loss, or report length-controlled scores."
+        "A reward model must beat that rule to be worth anything. Balance the pairs in length, or try preference.loss: "
+        "sigmoid_norm; compare results among answers of equal length."
     )
     severity = "warning" if abs(rate - 0.5) >= 0.1 else "note"
     return Finding("length-bias", severity, 0, message, remedy, found, "D08, F11 of the catalogue")

@@ -19,6 +19,7 @@ _ELSEWHERE: Mapping[str, Family] = {
     "rows-copied": "data",
     "few-prompts": "data",
     "question-in-response": "data",
+    "sides-in-order": "data",
     "label-balance": "data",
     "batch-dependent": "log-probabilities",
     "padding-leak": "log-probabilities",
@@ -66,7 +67,7 @@ _ELSEWHERE: Mapping[str, Family] = {
     "reward-model-unknown": "reward",
     # after a reward model is trained
     "rm-not-validated": "reward",
-    "rm-memorised": "reward",
+    "rm-memorised": "data",
     "rm-follows-length": "reward",
     "rm-at-chance": "reward",
     "rm-follows-the-cut": "reward",

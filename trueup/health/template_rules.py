@@ -35,7 +35,9 @@ def text_not_kept(card: Card) -> Finding | None:
     if not found["count"]:
         return None
     message = f"{amount(found, 'responses')} the tokens do not decode to the text they were made from."
-    remedy = "Look at one with `trueup data show`: the tokenizer changes its white space or characters."
+    remedy = (
+        "Look at one with `trueup data show FILE --model MODEL`: the tokenizer changes its white space or characters."
+    )
     severity = "warning" if found["share"] >= 0.001 else "note"
     return Finding("text-not-kept", severity, 0, message, remedy, found, "P3 of the catalogue")
 

@@ -62,6 +62,11 @@ THRESHOLDS: Mapping[str, Threshold] = {
         0.35, "fitted", "rise above the best, in units of the loss at the start", (36, 0.1376)
     ),
     "loss-divergence/fatal": Threshold(1.0, "house", "it has risen by as much as it began with", (36, 0.1376)),
+    "loss-above-start/warning": Threshold(
+        0.5, "house", "F42: half as much again as before the first update", (36, 0.0)
+    ),
+    "loss-above-start/fatal": Threshold(2.0, "house", "three times the loss of the start", (36, 0.0)),
+    "loss-above-start/z": Threshold(3.0, "house", "standard deviations of a single loss"),
     "gradient-growth/warning": Threshold(10.0, "catalogue", "F46: ten times the median of the first 50", (8, 1.128)),
     "gradient-clipped/warning": Threshold(
         0.01, "arithmetic", "F47: among 1e10 weights a tenth of the usual share of it is Adam's epsilon", (21, 1.0)
@@ -70,6 +75,9 @@ THRESHOLDS: Mapping[str, Threshold] = {
         1.0, "catalogue", "F42: 1 nat a token where the start gives 1 nat a token", (19, 0.2079)
     ),
     # pairs
+    "hot-update/fatal": Threshold(
+        3.0, "house", "three times the catalogue's: nothing of the start is left", (19, 0.2079)
+    ),
     "saturation/warning": Threshold(
         0.3, "specification", "D05: share of pairs that still have a gradient", (19, 0.625)
     ),
@@ -153,6 +161,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
         1e-9, "arithmetic", "F35, F103: rounding of a float32 log-probability, squared", (23, 0.0009592)
     ),
     "kl-absent/moved": Threshold(1e-6, "house", "approximate KL of an update that did move the policy"),
+    "kl-coefficient/error": Threshold(1e-6, "arithmetic", "the weight before anything could have moved it"),
     "entropy-collapse/warning": Threshold(
         0.5, "specification", "K04, warn: share of the entropy at the start", (25, 0.7865)
     ),

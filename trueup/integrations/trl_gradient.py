@@ -81,7 +81,10 @@ def check_rate(bench: Bench) -> Outcome:
     told = f"{rate:g}; {bench.method} of {'adapters' if adapted else 'all weights'} usually has {low:g} to {high:g}"
     if low <= rate <= high:
         return made(RATE, told)
-    remedy = "Fine if you chose it; a rate ten times too high reaches loss 0 and writes gibberish."
+    remedy = (
+        "Unless you chose it, set learning_rate inside this range: ten times too high, the loss reaches 0 and the "
+        "model writes gibberish; far too low, nothing is learned."
+    )
     evidence = {"learning_rate": rate, "low": low, "high": high}
     return made(
         RATE, told, [Finding("unusual-rate", "note", 0, f"The learning rate is {told}.", remedy, evidence, "F42")]

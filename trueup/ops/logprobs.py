@@ -217,6 +217,11 @@ def linear_exact_kl(
 
 
 def sum_by_branch(token_logps: Tensor, branch: Tensor, num_branches: int) -> SequenceLogps:
-    """Sum token log-probabilities ``[N]`` to responses ``[K]``; a response without tokens has total 0 and count 0."""
-    total = torch.zeros(num_branches, dtype=token_logps.dtype, device=token_logps.device)
-    return SequenceLogps(total.index_add(0, branch, token_logps), torch.bincount(branch, minlength=num_branches))
+    """Sum token log-probabilities ``[N]`` to responses ``[K]``; a response without tokens has total 0 and count 0.
+
+    Totals are float64: those of a few thousand tokens are thousands of nats, where float32 numbers lie 5e-4 apart, and
+    what losses are made of is the small difference of two of them.
+    """
+    total = torch.zeros(num_branches, dtype=torch.float64, device=token_logps.device)
+    summed = total.index_add(0, branch, token_logps.to(torch.float64))
+    return SequenceLogps(summed, torch.bincount(branch, minlength=num_branches))

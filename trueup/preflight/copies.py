@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trueup.data.order import step_indices
 from trueup.data.store import MappedTrees
 from trueup.health.findings import Finding, Severity
 from trueup.preflight.outcome import Outcome, made
@@ -42,8 +43,10 @@ def check_copies(subject: Subject, sample: Sample) -> Outcome | None:
 
 def _check_prompts(source: RolloutSource) -> Outcome:
     """A rollout must not draw one prompt twice: its groups would be one group."""
-    different, drawn = len({tree.prompt for tree in source.prompts[: source.plan.prompts]}), source.plan.prompts
-    told = f"{different} different prompts among the first {drawn}, as many as a rollout draws"
+    drawn, plan = source.plan.prompts, source.plan
+    rows = step_indices(0, drawn, len(source.prompts), plan.seed)
+    different = len({source.prompts[row].prompt for row in rows})
+    told = f"{different} different prompts among the {drawn} of the first rollout"
     if 2 * different > drawn:
         return made(COPIES, told)
     message = f"A rollout draws {drawn} prompts, and there are {different} different ones: each comes several times."
@@ -54,6 +57,7 @@ def _check_prompts(source: RolloutSource) -> Outcome:
     )
 
 
-def shared_prompts(held: MappedTrees, training: MappedTrees) -> int:
-    """How many held-out prompts are, token by token, training prompts."""
-    return int(np.isin(held.prompt_keys, training.prompt_keys).sum())
+def shared(held: MappedTrees, training: MappedTrees) -> tuple[int, int]:
+    """How many held-out prompts, and how many whole rows, are in training token by token."""
+    prompts = np.isin(held.prompt_keys, training.prompt_keys).sum()
+    return int(prompts), int(np.isin(held.keys, training.keys).sum()) if prompts else 0

@@ -9,9 +9,11 @@ from statistics import fmean, pstdev, stdev
 from typing import Any
 
 import torch
+from torch import nn
 
 from trueup.health.findings import Finding
 from trueup.losses.variants import Variant
+from trueup.models.actor_critic import ActorCritic
 from trueup.preflight.encore import noise_of
 from trueup.preflight.modes import moved
 from trueup.preflight.outcome import Outcome, made, skipped
@@ -48,7 +50,8 @@ def check_credit(subject: Subject, sample: Sample) -> Outcome | None:
     if not rehearsal.lived.trees:
         return skipped(CHECK, "all rehearsed groups are paid the same and were left out")
     lived = _with_made_rewards(rehearsal.lived)
-    with moved(subject.leaves, noise_of(subject.leaves), 1.0):  # a critic begins at 0, and shows nothing there
+    head = _value_head(subject)
+    with moved(head, noise_of(head), 1.0):  # a critic begins at 0, and shows nothing there
         lesson = subject.source.use.prepare(subject.trained, lived)
     if "advantages" not in lesson.tensors:
         return _pairs(lived, lesson)
@@ -122,6 +125,11 @@ def _backwards(paid: Sequence[float], values: Sequence[float], gamma: float, lam
         following = value
         out.append(later)
     return out[::-1]
+
+
+def _value_head(subject: Subject) -> list[nn.Parameter]:
+    """What makes values of hidden states; empty where there is no critic."""
+    return list(subject.trained.value_head.parameters()) if isinstance(subject.trained, ActorCritic) else []
 
 
 def _pairs(lived: Experience, lesson: Lesson) -> Outcome:

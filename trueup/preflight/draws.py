@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
 from trueup.data.batching import map_tokens
+from trueup.data.trees import Tree, split_branches
 from trueup.health.findings import Finding
 from trueup.models.forward import head_of, hidden_states
 from trueup.ops.logprobs import CHUNK_LOGITS, Head
@@ -18,6 +21,9 @@ from trueup.types import TokenTrees
 CHECK = "samples and their distribution"
 TEMPERATURES = (0.25, 0.5, 0.7, 0.85, 1.2, 1.5, 2.0)
 """What the sampler's may be in units of the trainer's."""
+HEATS = len(TEMPERATURES)
+MOST = 1024
+"""Tokens that are enough: at a temperature of 0.7 a few dozen tell."""
 TOP_K, TOP_P = (2, 5, 10, 20, 50), (0.5, 0.7, 0.8, 0.9, 0.95)
 EVIDENCE = math.log(1e6)
 """Log of the likelihood ratio from which on it is no chance: of a million sound runs at most one has it (Ville)."""
@@ -34,14 +40,17 @@ def check_draws(subject: Subject, sample: Sample) -> Outcome | None:
     """
     if sample.rehearsal is None:
         return None
-    trees = [tree for asked in sample.rehearsal.asked for tree in asked.trees]
+    trees = _few(tree for asked in sample.rehearsal.asked for tree in asked.trees)
     head, names = head_of(subject.policy, subject.temperature), alternatives()
     sums = torch.zeros(len(names), dtype=torch.float64)
 
     def add(laid: TokenTrees) -> Tensor:
         hidden = hidden_states(subject.policy, laid)[laid.source]
-        for ratios in _pieces(hidden, laid.target, head):
-            sums.add_(ratios.sum(dim=0).cpu())
+        for part, drawn in _pieces(hidden, laid.target, head):
+            logps = head.logits(part).log_softmax(1)
+            sums[:HEATS].add_(heat_ratios(logps, drawn).sum(dim=0, dtype=torch.float64).cpu())
+            if bool((sums[HEATS:] > -math.inf).any()):  # a token outside every cut settles the matter for good
+                sums[HEATS:].add_(cut_ratios(logps, drawn).sum(dim=0, dtype=torch.float64).cpu())
         return torch.zeros(len(laid.target))
 
     number = len(map_tokens(trees, add, subject.batching))
@@ -60,24 +69,35 @@ def check_draws(subject: Subject, sample: Sample) -> Outcome | None:
 
 
 def alternatives() -> list[str]:
-    """The ways to draw that are compared, in the order of ``log_ratios``."""
+    """The ways to draw that are compared, in the order of ``heat_ratios`` and then ``cut_ratios``."""
     temperatures = [f"at {share:g} times the temperature" for share in TEMPERATURES]
     return [*temperatures, *(f"among the top {k}" for k in TOP_K), *(f"with top-p {p:g}" for p in TOP_P)]
 
 
-def log_ratios(logps: Tensor, target: Tensor) -> Tensor:
-    """Log-likelihood of each token under every alternative, less that under ``logps``; ``[N, alternatives]``.
+def heat_ratios(logps: Tensor, target: Tensor) -> Tensor:
+    """Log-likelihood of each token at other temperatures, less that under ``logps``; ``[N, temperatures]``.
 
     Args:
         logps: float ``[N,V]``, log-probabilities of all tokens.
         target: i64 ``[N]``, those that were drawn.
     """
     own = logps.gather(1, target[:, None]).squeeze(1)
-    out = [own / share - (logps / share).logsumexp(1) - own for share in TEMPERATURES]
+    return torch.stack([own / share - (logps / share).logsumexp(1) - own for share in TEMPERATURES], dim=1)
+
+
+def cut_ratios(logps: Tensor, target: Tensor) -> Tensor:
+    """The same where only the most probable tokens are drawn, top-k and then top-p; ``[N, cuts]``.
+
+    Of equally probable tokens those that come first in the vocabulary are kept, so that each cut is one distribution.
+    """
+    logps = logps.double()
+    own = logps.gather(1, target[:, None]).squeeze(1)
     ranked = logps.exp().sort(dim=1, descending=True).values
-    rank = (logps > own[:, None]).sum(dim=1)
+    equal = (logps == own[:, None]) & (torch.arange(logps.shape[1], device=logps.device) < target[:, None])
+    rank = (logps > own[:, None]).sum(dim=1) + equal.sum(dim=1)
     mass = ranked.cumsum(1).clamp(max=1.0)
     before = mass.gather(1, rank[:, None]).squeeze(1) - own.exp()
+    out = []
     for k in TOP_K:
         kept = mass[:, min(k, logps.shape[1]) - 1]
         out.append(torch.where(rank < k, -kept.log(), -math.inf))
@@ -88,7 +108,17 @@ def log_ratios(logps: Tensor, target: Tensor) -> Tensor:
     return torch.stack(out, dim=1)
 
 
-def _pieces(hidden: Tensor, target: Tensor, head: Head) -> list[Tensor]:
+def _few(trees: Iterable[Tree]) -> list[Tree]:
+    """Single responses, the first of every tree before the second, up to ``MOST`` tokens and one more."""
+    branches = [split_branches(tree) for tree in trees]
+    taken: list[Tree] = []
+    for part in (part for turn in zip_longest(*branches) for part in turn if part is not None):
+        if sum(len(tree.responses[0]) for tree in taken) >= MOST:
+            break
+        taken.append(part)
+    return taken
+
+
+def _pieces(hidden: Tensor, target: Tensor, head: Head) -> Iterable[tuple[Tensor, Tensor]]:
     rows = max(1, CHUNK_LOGITS // head.weight.shape[0] // 4)
-    pieces = zip(hidden.split(rows), target.split(rows), strict=True)
-    return [log_ratios(head.logits(part).double().log_softmax(1), drawn) for part, drawn in pieces]
+    return zip(hidden.split(rows), target.split(rows), strict=True)

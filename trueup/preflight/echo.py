@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
-
 import numpy as np
 
-from trueup.data.trees import Tree
+from trueup.data.trees import shared_length
 from trueup.health.findings import Finding
 from trueup.preflight.outcome import Outcome, made, skipped
 from trueup.preflight.subject import Sample, Subject
@@ -30,19 +28,17 @@ def check_echo(subject: Subject, sample: Sample) -> Outcome | None:
     if len(pairs) < LEAST:
         return skipped(ECHO, f"fewer than {LEAST} pairs")
     prompts = len(np.unique(subject.data.trees.prompt_keys))
-    alike = float(np.mean([_beginning(tree) >= LONG for tree in pairs]))
+    alike = float(np.mean([shared_length(*tree.responses) >= LONG for tree in pairs]))
     beginnings = len({tree.responses[0][:LONG] for tree in pairs})
     told = f"{prompts} different prompts; in {alike:.0%} of the pairs both sides begin with the same {LONG} tokens"
     if prompts > 1 or alike < NEARLY_ALL or beginnings < LEAST:
         return made(ECHO, told)
-    message = f"All rows have one prompt, and {told.split('; ')[1]}, of {beginnings} kinds: the questions are there."
-    remedy = "Put what both sides begin with into the prompt: the model learns to ask, and is never asked."
+    message = (
+        f"All rows have one prompt, and in {alike:.0%} of the pairs both sides open with the same words, others in "
+        "each pair: the question stands in the responses."
+    )
+    remedy = "Move what both sides open with into the prompt; as it is, the model learns to write the question."
     evidence = {"prompts": prompts, "alike": alike, "beginnings": beginnings}
     return made(
-        ECHO, told, [Finding("question-in-response", "fatal", 0, message, remedy, evidence, "F15 of the catalogue")]
+        ECHO, told, [Finding("question-in-response", "warning", 0, message, remedy, evidence, "F15 of the catalogue")]
     )
-
-
-def _beginning(tree: Tree) -> int:
-    """Tokens that the two responses have in common before they part."""
-    return sum(1 for _ in takewhile(lambda ids: ids[0] == ids[1], zip(*tree.responses, strict=False)))

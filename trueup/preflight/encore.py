@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ MOVES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 SHOWS, SHOWS_HALF = 0.003, 0.05
 """Mean change of a token's log-probability, in nats, that a sampler with old weights cannot hide; the second in half
 precision. Much more than needed would make other responses of the same luck."""
+ENOUGH = 1 << 22
+"""Weights that are moved."""
 SMALLEST = 0.02
 """What a tensor's root mean square counts as at least: adapters begin at 0."""
 
@@ -42,8 +45,11 @@ def play_on(subject: Subject, first: RolloutPlan, before: Sequence[Tree]) -> Enc
         first: the sizes of the rehearsed rollout.
         before: its first draw.
     """
-    some = before[: max(PROMPTS, -(-RESPONSES // first.group_size))]
-    plan = replace(first, prompts=len(some), resample_zero_spread=None, epochs=1, mini_batches=1, kl_share=0.0)
+    group = min(first.group_size, RESPONSES)
+    chosen = before[: max(PROMPTS, -(-RESPONSES // group))]
+    some = [Tree(tree.prompt, tree.responses[:group]) for tree in chosen]
+    once: dict[str, Any] = {"resample_zero_spread": None, "epochs": 1, "mini_batches": 1, "kl_share": 0.0}
+    plan = replace(first, prompts=len(some), group_size=group, **once)
     plan = _cut_some(plan, some)
     lives: list[Experience] = []
 
@@ -66,8 +72,9 @@ def play_on(subject: Subject, first: RolloutPlan, before: Sequence[Tree]) -> Enc
     def logps(trees: Sequence[Tree]) -> Tensor:
         return map_tokens(trees, score, subject.batching).cpu()
 
-    noise = noise_of(subject.leaves)
-    with moved(subject.leaves, noise, _length(subject, noise, lambda: logps(some))):
+    leaves = last_leaves([leaf for leaf in subject.policy.parameters() if leaf.requires_grad])
+    noise = noise_of(leaves)
+    with moved(leaves, noise, _length(subject, leaves, noise, lambda: logps(some))):
         source.draw(subject.trained, 0)
         here = logps(lives[0].trees)
     return Encore(plan, some, lives[0], known_of(len(lives[0].scores)), here, logps(lives[0].trees))
@@ -99,12 +106,29 @@ def _in_places(trees: Sequence[Tree], seed: int) -> list[Tree]:
     return [prompts[row] for row in sorted(prompts)]
 
 
-def _length(subject: Subject, noise: Sequence[Tensor], logps: Callable[[], Tensor]) -> float:
+def aim(subject: Subject) -> float:
+    """Mean change of a token's log-probability that is aimed at, nats."""
+    return SHOWS_HALF if subject.half else SHOWS
+
+
+def last_leaves(leaves: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+    """The last of some tensors, ``ENOUGH`` weights in all: a part of a model is moved as visibly as all of it."""
+    taken: list[nn.Parameter] = []
+    for leaf in reversed(leaves):
+        if sum(part.numel() for part in taken) >= ENOUGH:
+            break
+        taken.append(leaf)
+    return taken
+
+
+def _length(
+    subject: Subject, leaves: Sequence[nn.Parameter], noise: Sequence[Tensor], logps: Callable[[], Tensor]
+) -> float:
     """The first of ``MOVES`` that changes log-probabilities by enough, else the last."""
     start = logps()
     for length in MOVES[:-1]:
-        with moved(subject.leaves, noise, length):
-            if float((logps() - start).abs().mean()) >= (SHOWS_HALF if subject.half else SHOWS):
+        with moved(leaves, noise, length):
+            if float((logps() - start).abs().mean()) >= aim(subject):
                 return length
     return MOVES[-1]
 

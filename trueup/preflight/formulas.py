@@ -72,7 +72,14 @@ def _discopop(s: Sides, beta: float, tau: float) -> Tensor:
 
 
 def _log_odds(logp: Tensor) -> Tensor:
-    return logp - (-logp.expm1()).log()
+    """Where a mean probability is 1 but for a millionth the odds are held there, as docs/losses.md says."""
+    return logp - (-logp.clamp(max=-1e-6).expm1()).log()
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Beyond 40 the exponential goes on along its tangent, as docs/losses.md says."""
+    held = x.clamp(max=40.0)
+    return held.exp() * (1 + x - held)
 
 
 def _orpo(s: Sides, beta: float) -> Tensor:
@@ -116,16 +123,16 @@ SINGLES: Mapping[str, Callable[[Tensor, Tensor, float, float, Given], Tensor]] =
 
 SHAPED: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "reverse_kl": lambda r, alpha: r,
-    "forward_kl": lambda r, alpha: 1 - (-r).exp(),
+    "forward_kl": lambda r, alpha: 1 - _exp(-r),
     "js": lambda r, alpha: math.log(2) + log_sigmoid(r),
-    "alpha": lambda r, alpha: (1 - (-alpha * r).exp()) / alpha,
+    "alpha": lambda r, alpha: (1 - _exp(-alpha * r)) / alpha,
 }
 """Divergence -> what stands in the place of the log-ratio."""
 
 KL: Mapping[str, Callable[[Tensor], Tensor]] = {
     "k1": lambda r: -r,
     "k2": lambda r: r**2 / 2,
-    "k3": lambda r: r.expm1() - r,
+    "k3": lambda r: _exp(r) - 1 - r,
 }
 """Estimator -> the penalty of a token, r = log π_ref - log π."""
 # fmt: on

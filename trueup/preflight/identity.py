@@ -72,11 +72,21 @@ def identity_findings(found: Identity, same_model: bool, half: bool = False) -> 
         message = f"The policy does not start at the reference: {numbers}."
         return [
             Finding(
-                "reference-elsewhere", "note", 0, message, "Fine if you meant to anchor elsewhere.", evidence, REFERENCE
+                "reference-elsewhere",
+                "note",
+                0,
+                message,
+                "Fine if you meant to anchor elsewhere; else leave out preference.reference (kto.reference).",
+                evidence,
+                REFERENCE,
             )
         ]
     message = f"Before any update the policy should equal its reference, but: {numbers}."
-    remedy = "Check that both run in evaluation mode, in one dtype, with one tokenizer and one mask."
+    remedy = (
+        "Delete the stored reference (preference.store or kto.store, else ~/.cache/trueup/reference) and start again; "
+        "if it stays, set model.layout: plain and model.dtype: float32. In code of your own: both in evaluation mode, "
+        "in one dtype, with one tokenizer and one mask."
+    )
     return [Finding("step0-identity", "fatal", 0, message, remedy, evidence, REFERENCE)]
 
 

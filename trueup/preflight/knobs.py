@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from trueup.errors import TrueupError
 from trueup.health.findings import Finding
 from trueup.preflight.outcome import Outcome, made
+from trueup.preflight.recomputed import moved_away
 from trueup.preflight.slope import measure_loss, measure_slope
 from trueup.preflight.subject import Sample, Subject
 from trueup.train.kl_control import KlControl
@@ -22,8 +20,6 @@ from trueup.train.objectives.reward import RewardObjective
 from trueup.train.objectives.unpaired import UnpairedObjective
 
 CHECK = "settings that must matter"
-AWAY = 2.0
-"""Nats by which the policy is put away from reference and sampler: there every bound on a ratio is passed."""
 REFERENCE = "probe P10 of the catalogue of silent failures; F39, F54, F67, F103"
 
 
@@ -32,7 +28,7 @@ def check_knobs(subject: Subject, sample: Sample) -> Outcome | None:
     knobs = knobs_of(subject.objective)
     if not knobs:
         return None
-    batches = [_moved_away(sample.some, sign) for sign in (1.0, -1.0)]
+    batches = [moved_away(sample.some, sign) for sign in (1.0, -1.0)]
     dead = [name for name, changed in knobs.items() if not any(_shows(subject, changed, batch) for batch in batches)]
     told = f"{len(knobs) - len(dead)} of {len(knobs)} change the loss: {', '.join(knobs)}"
     return made(CHECK, told, [_inert(dead)] if dead else [])
@@ -116,29 +112,6 @@ def _shows(subject: Subject, changed: Any, batch: Any) -> bool:
         return measure_slope(subject, [batch]).distance(measure_slope(other, [batch])) > 1e-6
     except TrueupError:
         return True
-
-
-def _moved_away(batch: Any, sign: float) -> Any:
-    """The batch as it would be with a policy ``AWAY`` nats from reference and sampler, up and down by turns.
-
-    Only what the batch says of them is changed, at the first token of each response, so that ratios of tokens and of
-    whole responses alike are large; advantages are set to 1 and -1 in turns, so that every bound has a token.
-    """
-    trees = batch.trees
-    turn = 1.0 - 2.0 * (trees.branch % 2)
-    counts = torch.bincount(trees.branch, minlength=trees.num_branches)
-    first = torch.zeros_like(trees.branch, dtype=torch.bool)
-    first[(counts.cumsum(0) - counts)[counts > 0]] = True
-    away = sign * AWAY * turn * first
-
-    def shifted(values: Tensor) -> Tensor:
-        return values - away.to(values)
-
-    names = [name for name in ("ref_logps", "old_logps", "old_values") if getattr(batch, name, None) is not None]
-    changes: dict[str, Tensor] = {name: shifted(getattr(batch, name)) for name in names}
-    if getattr(batch, "advantages", None) is not None:
-        changes["advantages"] = turn.to(batch.advantages)
-    return replace(batch, **changes)
 
 
 def _inert(dead: list[str]) -> Finding:

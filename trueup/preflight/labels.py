@@ -28,7 +28,7 @@ def label_findings(
         return []
     message = (
         f"Wanted responses weigh {ratio:.3g} times the unwanted ones ({desirable_weight:g} times {wanted} against "
-        f"{undesirable_weight:g} times {unwanted}); the paper wants 1 to 4/3."
+        f"{undesirable_weight:g} times {unwanted}); Ethayarajh et al. 2024 advise 1 to 4/3."
     )
     remedy = _remedy(wanted, unwanted, desirable_weight, undesirable_weight)
     return [Finding("label-balance", "warning", 0, message, remedy, {**evidence, "ratio": ratio}, REFERENCE)]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 import torch
 
+from trueup.data.trees import shared_length
 from trueup.health.findings import Finding
-from trueup.preflight.outcome import Outcome, made
+from trueup.preflight.encore import aim
+from trueup.preflight.outcome import Outcome, made, skipped
 from trueup.preflight.subject import Encore, Sample, Subject
 
 CHECK = "next rollout"
 CHANCE = 1e-7
 """Probability below which what two rollouts have in common is no chance."""
-FELT = 0.002
-"""Mean change in nats a token by which the weights must have moved for a sampler's to be told apart."""
+FELT = 0.1
+"""Share of the change that was aimed at by which log-probabilities must have moved for weights to be told apart."""
 REFERENCE = "probe P11 of the catalogue of silent failures"
 
 
@@ -24,6 +25,8 @@ def check_next(subject: Subject, sample: Sample) -> Outcome | None:
     if sample.rehearsal is None:
         return None
     encore = sample.rehearsal.encore
+    if encore is None:
+        return skipped(CHECK, "a second rollout, by slightly moved weights, could not be made")
     shared = _shared_beginnings(encore)
     luck = {name: chance_of(found) for name, found in shared.items()}
     fresh = float((encore.lived.old_logps - encore.moved).abs().mean())
@@ -32,7 +35,7 @@ def check_next(subject: Subject, sample: Sample) -> Outcome | None:
     chances = ", ".join(f"of {name} by chance {chance:.1g}" for name, chance in luck.items() if shared[name])
     told = f"what answers have in common, {chances}; weights moved by {change:.0e} nats, sampler by {stale:.0e}"
     findings = [_repeated(name, shared[name], chance) for name, chance in luck.items() if chance < CHANCE][:1]
-    if change >= FELT and stale < 0.5 * fresh:
+    if change >= FELT * aim(subject) and stale < 0.5 * fresh:
         findings.append(_stale(change, stale, fresh))
     return made(CHECK, told, findings)
 
@@ -49,12 +52,6 @@ def _shared_beginnings(encore: Encore) -> dict[str, list[float]]:
                 length = shared_length(response, tree.responses[number - 1])
                 found["one group"].append(-float(logps[:length].sum()))
     return found
-
-
-def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Number of tokens after which two responses differ for the first time."""
-    same = (a == b for a, b in zip(one, other, strict=False))
-    return sum(takewhile(bool, same))
 
 
 def chance_of(surprises: Sequence[float]) -> float:

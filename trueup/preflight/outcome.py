@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trueup.errors import TrueupError
 from trueup.health.findings import Finding
 
 Status = Literal["passed", "found", "skipped"]
@@ -89,10 +90,23 @@ class Report:
         return {**counts, "seconds": self.seconds, "checks": [outcome.row() for outcome in self.outcomes]}
 
 
+FAILURES = (
+    TrueupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+)
+"""What a check may end in without stopping the run that it is made before."""
+
+
 def attempt(name: str, check: Callable[[], Outcome | None]) -> Outcome | None:
     """Make a check; one that fails by itself is skipped with the reason: it must not be what stops a run."""
     try:
         return check()
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+    except FAILURES as error:
         first = (str(error).splitlines() or [""])[0]
         return skipped(name, f"could not be made: {type(error).__name__}: {first}")

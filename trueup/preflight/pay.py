@@ -27,8 +27,8 @@ def check_pay(subject: Subject, sample: Sample) -> Outcome | None:
         return None
     stops = subject.encoder.stops
     encore = rehearsal.encore
-    lives = ((rehearsal.plan, rehearsal.lived), (encore.plan, encore.lived))
-    findings = _misplaced(encore)
+    lives = [(rehearsal.plan, rehearsal.lived), *([(encore.plan, encore.lived)] if encore else [])]
+    findings = _misplaced(encore) if encore else []
     wrong = torch.cat([expected_rewards(plan, lived) - lived.rewards for plan, lived in lives])
     largest = max((float(lived.rewards.abs().max()) for _, lived in lives if len(lived.rewards)), default=1.0)
     cut = sum(not ends for _, lived in lives for ends in really_ended(lived.trees, stops))

@@ -101,6 +101,6 @@ def _frozen(names: Sequence[str], tensors: int) -> Finding:
 
 def _not_finite(names: Sequence[str]) -> Finding:
     message = f"The first gradient is not finite in {len(names)} tensors: {', '.join(names[:3])}."
-    remedy = "Use model.dtype: float32 or bfloat16, and look at the rows of the first step."
+    remedy = "Set model.dtype: float32; if it stays, look for NaN in the weights, and at the rows of the first step."
     evidence = {"tensors": list(names[:20])}
     return Finding("gradient-not-finite", "fatal", 0, message, remedy, evidence, REFERENCE)

@@ -13,11 +13,12 @@ from trueup.data.batching import map_tokens, tokens_of
 from trueup.data.trees import Tree
 from trueup.models.forward import scorer
 from trueup.preflight.encore import play_on
-from trueup.preflight.subject import Rehearsal, Sample, Subject
+from trueup.preflight.outcome import FAILURES
+from trueup.preflight.subject import Encore, Rehearsal, Sample, Subject
 from trueup.rewards.protocol import Completions, Scores
 from trueup.train.experience import Experience
 from trueup.train.lessons import Lesson, Use
-from trueup.train.rollout import RolloutSource
+from trueup.train.rollout import RolloutPlan, RolloutSource
 from trueup.train.step import evaluate_objective
 
 CAP = 128
@@ -67,8 +68,25 @@ def rehearse(subject: Subject, prompts: int, cap: int | None) -> Rehearsal:
     passes = [evaluate_objective(subject.trained, subject.objective, w.batches) for w in works if w.batches]
     score = scorer(subject.policy, subject.temperature)
     scored = map_tokens(lives[0].trees, score, subject.batching).cpu() if lives[0].trees else torch.zeros(0)
-    encore = play_on(subject, small, asked[0].trees)
-    return Rehearsal(small, asked, encore, lives[0], lessons[0], scored, works[0].metrics, passes, shortened)
+    return Rehearsal(
+        small,
+        asked,
+        _encore(subject, small, asked[0].trees),
+        lives[0],
+        lessons[0],
+        scored,
+        works[0].metrics,
+        passes,
+        shortened,
+    )
+
+
+def _encore(subject: Subject, plan: RolloutPlan, before: Sequence[Tree]) -> Encore | None:
+    """A second rollout, which the run itself would not make: one that fails is left out."""
+    try:
+        return play_on(subject, plan, before)
+    except FAILURES:
+        return None
 
 
 def sample_of(subject: Subject, rehearsal: Rehearsal, few: int) -> Sample:

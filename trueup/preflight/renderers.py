@@ -80,7 +80,9 @@ def _begins(tokenizer: Any, prompts: Sequence[Sequence[int]], responses: Sequenc
     if not doubled and not inside:
         return []
     message = f"{tokenizer.bos_token} stands twice before {doubled} prompts and begins {inside} responses."
-    remedy = "The template writes it and the tokenizer adds another: drop one (a known effect is a lower score)."
+    remedy = (
+        f"Remove {tokenizer.bos_token} from the texts of the file, or from the chat template if that writes it twice."
+    )
     evidence = {"prompts": doubled, "responses": inside}
     return [Finding("begins-twice", "warning", 0, message, remedy, evidence, "F03 of the catalogue")]
 

@@ -20,34 +20,56 @@ from trueup.rewards.protocol import Completions, Reward
 from trueup.train.objectives.reward import RewardObjective
 
 AGAIN, DIRECT = "scores, asked again", "reward model, read directly"
+LEFT_OUT = "all groups of the first rehearsed rollout are paid the same and were left out"
 NOISE = 0.05
 """Share of the variance of scores that may differ between two times without more than a note."""
 REFERENCE = "F75, F80, F117 of the catalogue of silent failures"
 
 
 def check_again(subject: Subject, sample: Sample) -> Outcome | None:
-    """Score the rehearsed responses in reversed order; in the training of a reward model, some rows twice."""
+    """Score the first rehearsed rollout in reversed order; in the training of a reward model, some rows twice."""
     rehearsal = sample.rehearsal
     if rehearsal is None:
         return _steady(subject, sample) if isinstance(subject.objective, RewardObjective) else None
-    if not rehearsal.lived.trees:
-        return skipped(AGAIN, "all rehearsed groups are paid the same and were left out")
-    first, again = rehearsal.lived.scores, ask_again(subject.source.reward, rehearsal)
-    model = isinstance(subject.source.reward, LearnedReward)
-    limit = subject.tolerance if model else 1e-5
-    gaps = relative_gaps(first, again)
-    told = f"{len(gaps)} responses in another order: scores equal to {float(gaps.max()):.0e}"
-    return made(AGAIN, told, [] if float(gaps.max()) <= limit else [_unsteady(first, again, limit, model)])
+    trees, first = first_scores(rehearsal)
+    if not trees:
+        return skipped(AGAIN, LEFT_OUT)
+    again = ask_again(subject.source.reward, rehearsal, trees)
+    return _compared(subject, first, again, isinstance(subject.source.reward, LearnedReward))
 
 
-def ask_again(reward: Reward, rehearsal: Rehearsal) -> Tensor:
-    """Scores ``[K]`` of the rehearsed responses where every rollout is scored from its end to its beginning."""
-    found: dict[int, Tensor] = {}
-    for asked in rehearsal.asked:
-        scores = reward(backwards(asked)).total.detach().float().cpu().flip(0)
-        parts = scores.split([len(tree.responses) for tree in asked.trees])
-        found |= {id(tree): part for tree, part in zip(asked.trees, parts, strict=True)}
-    return torch.cat([found[id(tree)] for tree in rehearsal.lived.trees])
+def _compared(subject: Subject, first: Tensor, again: Tensor, model: bool) -> Outcome:
+    gap = _gap(subject, first, again)
+    told = f"{len(first)} scores, given twice: equal to {gap:.0e}"
+    return made(AGAIN, told, [] if gap <= subject.tolerance else [_unsteady(subject, first, again, model)])
+
+
+def _gap(subject: Subject, one: Tensor, other: Tensor) -> float:
+    """Mean difference in half precision, where the batch decides the rounding, else the largest."""
+    gaps = _gaps(subject, one, other)
+    return float(gaps.mean() if subject.half else gaps.max())
+
+
+def _gaps(subject: Subject, one: Tensor, other: Tensor) -> Tensor:
+    """In half precision small scores are small differences of large numbers, and noisy."""
+    return relative_gaps(one, other, 1.0 if subject.half else 1e-2)
+
+
+def first_scores(rehearsal: Rehearsal) -> tuple[list[Tree], Tensor]:
+    """Trees of the first draw that are trained on, and the scores ``[K]`` of their responses."""
+    drawn = {id(tree) for tree in rehearsal.asked[0].trees}
+    parts = rehearsal.lived.scores.split([len(tree.responses) for tree in rehearsal.lived.trees])
+    kept = [(tree, part) for tree, part in zip(rehearsal.lived.trees, parts, strict=True) if id(tree) in drawn]
+    return [tree for tree, _ in kept], torch.cat([part for _, part in kept]) if kept else torch.zeros(0)
+
+
+def ask_again(reward: Reward, rehearsal: Rehearsal, trees: Sequence[Tree]) -> Tensor:
+    """Scores ``[K]`` of some trees of the first draw where all of it is scored from its end to its beginning."""
+    asked = rehearsal.asked[0]
+    scores = reward(backwards(asked)).total.detach().float().cpu().flip(0)
+    parts = scores.split([len(tree.responses) for tree in asked.trees])
+    found = {id(tree): part for tree, part in zip(asked.trees, parts, strict=True)}
+    return torch.cat([found[id(tree)] for tree in trees])
 
 
 def backwards(asked: Completions) -> Completions:
@@ -58,9 +80,9 @@ def backwards(asked: Completions) -> Completions:
     )
 
 
-def relative_gaps(one: Tensor, other: Tensor) -> Tensor:
-    """Differences ``[K]`` by the largest score; where both are no numbers there is none."""
-    scale = max(float(other.abs().nan_to_num(nan=0.0).max()), 1e-2)
+def relative_gaps(one: Tensor, other: Tensor, least: float) -> Tensor:
+    """Differences ``[K]`` by the largest score, or by ``least``; where both are no numbers there is none."""
+    scale = max(float(other.abs().nan_to_num(nan=0.0).max()), least)
     same = (one == other) | (one.isnan() & other.isnan())
     return torch.where(same, 0.0, (one - other).abs().nan_to_num(nan=torch.inf) / scale)
 
@@ -71,14 +93,14 @@ def check_direct(subject: Subject, sample: Sample) -> Outcome | None:
     rehearsal = sample.rehearsal
     if rehearsal is None or not isinstance(subject.source.reward, LearnedReward):
         return None
-    if not rehearsal.lived.trees:
-        return skipped(DIRECT, "all rehearsed groups are paid the same and were left out")
+    trees, _ = first_scores(rehearsal)
+    if not trees:
+        return skipped(DIRECT, LEFT_OUT)
     reward = subject.source.reward
     alone = replace(reward.batching, layout="plain")
-    trees = [part for tree in rehearsal.lived.trees for part in split_branches(tree)]
-    own = torch.cat([response_scores(reward.model, alone.collate([tree])) for tree in trees]).cpu()
-    gaps = relative_gaps(ask_again(reward, rehearsal), own)
-    gap = float(gaps.mean() if subject.half else gaps.max())
+    parts = [part for tree in trees for part in split_branches(tree)]
+    own = torch.cat([response_scores(reward.model, alone.collate([part])) for part in parts]).cpu()
+    gap = _gap(subject, ask_again(reward, rehearsal, trees), own)
     told = f"{len(own)} responses alone: scores equal to {gap:.0e}"
     return made(DIRECT, told, [] if gap <= subject.tolerance else [_misread(gap, subject.tolerance)])
 
@@ -88,15 +110,14 @@ def _steady(subject: Subject, sample: Sample) -> Outcome:
     batch = subject.batching.collate([sample.trees[i] for i in sample.few])
     with mode(subject.trained, False):
         first, again = subject.observe(batch), subject.observe(batch)
-    gap = float(relative_gaps(first, again).max())
-    told = f"{len(first)} scores, given twice: equal to {gap:.0e}"
-    return made(AGAIN, told, [] if gap <= subject.tolerance else [_unsteady(first, again, subject.tolerance, True)])
+    return _compared(subject, first, again, True)
 
 
-def _unsteady(first: Tensor, again: Tensor, limit: float, model: bool) -> Finding:
-    changed = int((relative_gaps(first, again) > limit).sum())
+def _unsteady(subject: Subject, first: Tensor, again: Tensor, model: bool) -> Finding:
+    changed = int((_gaps(subject, first, again) > subject.tolerance).sum())
     noise = share_of_noise(first, again)
-    severity = "fatal" if model else "note" if noise <= NOISE else "warning"
+    grave = model and _gap(subject, first, again) > GRAVE * subject.tolerance
+    severity = "fatal" if grave else "note" if noise <= NOISE and not model else "warning"
     message = (
         f"{changed} of {len(first)} responses have another score when they are scored again"
         f"{_which(first.tolist(), again.tolist())}; {noise:.0%} of the variance is not theirs."

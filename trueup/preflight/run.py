@@ -10,6 +10,7 @@ import numpy as np
 
 from trueup.data.trees import Tree
 from trueup.preflight import (
+    alphabet,
     composition,
     copies,
     credit,
@@ -63,20 +64,29 @@ class Size:
 SIZES = {"quick": Size(rows=8, few=2, responses=8, cap=CAP), "full": Size(rows=8, few=4, responses=16, cap=None)}
 
 PROBES: Sequence[tuple[str, Level, bool, Probe]] = (
+    # what stands in the rows
     (renderers.PROMPTS, "quick", False, renderers.check_prompts),
     (renderers.STOPS, "quick", False, renderers.check_stops),
     (known.MASK, "quick", False, known.check_mask),
+    # what the model is said to say of them
+    (stubs.CHECK, "quick", True, stubs.check_stubs),
+    (repeat.CHECK, "quick", True, repeat.check_repeat),
+    (composition.CHECK, "quick", True, composition.check_composition),
+    (padding.CHECK, "full", True, padding.check_padding),
+    # the data
     (known.PAIRS, "quick", False, known.check_pairs),
     (known.LABELS, "quick", False, known.check_labels),
     (order.ORDER, "quick", False, order.check_order),
+    (alphabet.CHECK, "quick", False, alphabet.check_alphabet),
     (copies.COPIES, "quick", False, copies.check_copies),
     (echo.ECHO, "quick", False, echo.check_echo),
     (settings.LENGTHS, "quick", False, settings.check_lengths),
-    (settings.RATE, "quick", False, settings.check_rate),
+    (support.SOURCES, "quick", False, support.check_sources),
+    # the reference
     (known.IDENTITY, "quick", False, known.check_identity),
     (support.SUPPORT, "quick", False, support.check_support),
-    (support.SOURCES, "quick", False, support.check_sources),
     (reach.STORAGE, "quick", False, reach.check_storage),
+    # rollouts, and what is made of them
     (rollouts.AGREEMENT, "quick", False, rollouts.check_agreement),
     (draws.CHECK, "quick", False, draws.check_draws),
     (rollouts.RATIO, "quick", False, rollouts.check_ratio),
@@ -87,18 +97,19 @@ PROBES: Sequence[tuple[str, Level, bool, Probe]] = (
     (next_rollout.CHECK, "quick", False, next_rollout.check_next),
     (rescoring.DIRECT, "quick", False, rescoring.check_direct),
     (rescoring.AGAIN, "quick", False, rescoring.check_again),
-    (stubs.CHECK, "quick", True, stubs.check_stubs),
-    (repeat.CHECK, "quick", True, repeat.check_repeat),
-    (composition.CHECK, "quick", True, composition.check_composition),
+    # the update
+    (settings.RATE, "quick", False, settings.check_rate),
     (reach.CHECK, "quick", True, reach.check_reach),
     (direction.CHECK, "quick", True, direction.check_direction),
-    (padding.CHECK, "full", True, padding.check_padding),
     (cut.CHECK, "full", True, cut.check_cut),
     (recomputed.CHECK, "quick", True, recomputed.check_recomputed),
     (point.CHECK, "quick", True, point.check_point),
     (knobs.CHECK, "full", True, knobs.check_knobs),
 )
-"""Name, the level from which on it is made, does it need responses, the check: cheap ones and causes first."""
+"""Name, the level from which on it is made, does it need responses, the check.
+
+In the order in which a run goes: what is wrong early shows in all that follows, so the first finding is the cause.
+"""
 
 
 def run_checks(subject: Subject, level: Level, known: Sequence[Outcome] = ()) -> Report:

@@ -29,13 +29,17 @@ USUAL: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
 
 def check_lengths(subject: Subject, sample: Sample) -> Outcome:
     """The share of rows that were dropped for being too long."""
-    lost = sum(count for reason, count in subject.data.dropped.items() if reason.startswith("longer than"))
+    left_out = {reason: count for reason, count in subject.data.dropped.items() if reason.startswith("longer than")}
+    lost = sum(left_out.values())
     total = len(subject.data) + lost
     told = f"{lost} of {total} rows are too long"
     if lost < LEFT_OUT * total:
         return made(LENGTHS, told)
-    message = f"{lost} of {total} rows ({lost / total:.0%}) are longer than the limit and are not trained on."
-    remedy = "Raise data.max_length or take a model with a longer context: what is left is biased to short answers."
+    message = f"{lost} of {total} rows ({lost / total:.0%}) are {' or '.join(left_out)} and are not trained on."
+    remedy = (
+        "Raise data.max_length, at most to the model's context, or take a model with a longer one: what is left is "
+        "biased to short answers."
+    )
     finding = Finding(
         "rows-too-long", "warning", 0, message, remedy, {"rows": lost, "of": total}, "F09 of the catalogue"
     )
@@ -54,6 +58,9 @@ def check_rate(subject: Subject, sample: Sample) -> Outcome:
     if low <= subject.learning_rate <= high:
         return made(RATE, told)
     message = f"The learning rate is {told}."
-    remedy = "Fine if you chose it; a rate ten times too high reaches loss 0 and writes gibberish."
+    remedy = (
+        "Unless you chose it, set optim.learning_rate inside this range: ten times too high, the loss reaches 0 and "
+        "the model writes gibberish; far too low, nothing is learned."
+    )
     evidence = {"learning_rate": subject.learning_rate, "low": low, "high": high}
     return made(RATE, told, [Finding("unusual-rate", "note", 0, message, remedy, evidence, "F42 of the catalogue")])

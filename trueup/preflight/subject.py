@@ -116,7 +116,7 @@ class Rehearsal:
     Attributes:
         plan: its sizes.
         asked: what the reward was asked, draw by draw.
-        encore: a second rollout.
+        encore: a second rollout; None if it could not be made.
         lived: the responses, before what is not trained on is left out.
         lesson: what is trained on.
         scored: ``[N]``, log-probabilities of ``lived`` as training scores them.
@@ -127,7 +127,7 @@ class Rehearsal:
 
     plan: RolloutPlan
     asked: Sequence[Completions]
-    encore: Encore
+    encore: Encore | None
     lived: Experience
     lesson: Lesson
     scored: Tensor

@@ -39,9 +39,12 @@ def check_support(subject: Subject, sample: Sample) -> Outcome | None:
     if share < NO_SUPPORT:
         return made(SUPPORT, told)
     message = (
-        f"The reference gives the wanted responses {nats:.2f} nats a token, {share:.0%} of a uniform model's surprise."
+        f"The reference finds wanted responses nearly random: {nats:.2f} nats a token, {share:.0%} of pure guessing."
     )
-    remedy = "Fine-tune first (trueup sft), on broader data, or stop it earlier; a larger batch will not repair this."
+    remedy = (
+        "Check model.path, model.tokenizer and the chat template. Else fine-tune first (trueup sft), on broader data "
+        "or, if you did, for fewer optim.steps; a larger batch will not repair this."
+    )
     evidence = {"nats_per_token": nats, "share": share}
     return made(SUPPORT, told, [Finding("reference-unsupported", "fatal", 0, message, remedy, evidence, "rule D03")])
 
@@ -66,7 +69,10 @@ def check_sources(subject: Subject, sample: Sample) -> Outcome | None:
         return made(SOURCES, told, [_told_by(tell, subject.encoder.tokenizer, auc)])
     if auc is None or 1 - APART <= auc <= APART:
         return made(SOURCES, told)
-    message = f"The reference's log-probability per token tells the sides apart before any training (AUC {auc:.2f})."
+    message = (
+        f"Before any training the wanted response of two is the likelier one per token in {auc:.0%} of the comparisons "
+        "of responses: the reference alone tells the sides apart."
+    )
     remedy = "Fine where pairs are meant to be easy; if the sides have different writers, sample both from one policy."
     return made(SOURCES, told, [Finding("source-separable", "note", 0, message, remedy, {"auc": auc}, "rule D04; F11")])
 

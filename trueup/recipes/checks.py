@@ -102,7 +102,7 @@ def early_findings(
         same_model=same_model,
         stored=stored,
     )
-    report = run_checks(subject, level, [*known, *held_outcomes(method, bench.config, data, held)])
+    report = run_checks(subject, level, [*known, *held_outcomes(data, held)])
     if isinstance(bench.voice, Examiner):
         raise Examined(report)
     _tell(bench, report)

@@ -12,12 +12,16 @@ from trueup.data.encode import EncodedSet
 from trueup.data.read import read_examples, read_judged, read_pairs
 from trueup.data.store import response_lengths_of
 from trueup.health.data_rules import evaluation_overlap
-from trueup.health.findings import Finding
+from trueup.health.findings import Finding, Severity
 from trueup.health.thresholds import threshold
-from trueup.preflight.copies import shared_prompts
+from trueup.preflight.copies import shared
 from trueup.preflight.outcome import Outcome, made
 
 OVERLAP, ALIKE = "held-out prompts in training", "held-out pairs like training pairs"
+
+SEVERAL, MANY = 0.01, 0.1
+"""Share of held-out prompts below which it may be the chance of a small world, a note; and of whole rows, which is
+fatal. Prompts alone may be shared on purpose, where pairs or judged responses to one prompt were split."""
 
 READERS: Mapping[str, Callable[..., Any]] = {
     "sft": read_examples,
@@ -29,19 +33,26 @@ READERS: Mapping[str, Callable[..., Any]] = {
 """Verb -> what reads its data; the other methods have no held-out data."""
 
 
-def held_outcomes(verb: str, config: RecipeConfig, data: EncodedSet, held: EncodedSet | None) -> list[Outcome]:
+def held_outcomes(data: EncodedSet, held: EncodedSet | None) -> list[Outcome]:
     """The quick checks of what a run is evaluated on, if it is: both by token ids alone."""
     if held is None:
         return []
-    outcomes = [_check_prompts(verb, config, data, held), _check_lengths(data, held)]
+    outcomes = [_check_prompts(data, held), _check_lengths(data, held)]
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _check_prompts(verb: str, config: RecipeConfig, data: EncodedSet, held: EncodedSet) -> Outcome | None:
-    """Prompts that are the same token by token; one that is found is a reason to look at the words."""
-    if shared_prompts(held.trees, data.trees):
-        return check_overlap(verb, config)
-    return made(OVERLAP, f"none of {len(held)} held-out prompts is a training prompt, token by token")
+def _check_prompts(data: EncodedSet, held: EncodedSet) -> Outcome:
+    """Prompts that are the same token by token; with their responses they are not held out at all."""
+    prompts, rows = shared(held.trees, data.trees)
+    told = f"{prompts} of {len(held)} held-out prompts are training prompts, token by token, {rows} with all responses"
+    if not prompts:
+        return made(OVERLAP, told)
+    several: Severity = "warning" if prompts >= SEVERAL * len(held) else "note"
+    severity: Severity = "fatal" if rows >= MANY * len(held) else several
+    message = f"{told}: the held-out result is not held out."
+    remedy = "Leave them out of one of the two files; trueup preflight also finds those that are nearly the same."
+    evidence = {"prompts": prompts, "rows": rows, "held_out": len(held)}
+    return made(OVERLAP, told, [Finding("evaluation-overlap", severity, 0, message, remedy, evidence, "rule E01; F23")])
 
 
 def _check_lengths(data: EncodedSet, held: EncodedSet) -> Outcome | None:

@@ -35,7 +35,7 @@ def _parted(arm: str, items: Items, seeds: Sequence[int]) -> Finding | None:
         f"Over-optimised: the reward model's score rose by {rise} while the true score fell by {fall}, "
         f"most of all in '{part}' ({signed(loss)})."
     )
-    remedy = "Raise the KL coefficient or stop earlier; do not choose checkpoints by the score that was trained on."
+    remedy = "Raise kl_coef or train for fewer steps; do not choose between runs by the score that was trained on."
     evidence = {"proxy": proxy.estimate, "gold": gold.estimate, f"gold/{part}": loss}
     return Finding(
         "over-optimised", "fatal", 0, message, remedy, evidence, "rule O01; Gao et al. 2022, arXiv:2210.10760"

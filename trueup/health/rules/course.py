@@ -39,7 +39,7 @@ def stuck_at_start(log: RunLog) -> Finding | None:
     message = f"After {WINDOW} updates and more, no implicit reward is above {hit.value:.0e}: policy = reference."
     remedy = (
         "Either nothing is trained (frozen weights, adapters off, updates lost in bfloat16), or the reference is the "
-        "policy itself. Equal numbers on ties also show as accuracy 0."
+        "policy itself. A tool that counts ties as wrong logs an accuracy of 0 then, trueup 0.5."
     )
     return Finding("stuck-at-start", hit.severity, hit.step, message, remedy, hit.evidence("reward"), "F35, F49, F50")
 
@@ -128,7 +128,10 @@ def wrong_way(log: RunLog) -> Finding | None:
     worse = accuracy is None or accuracy < threshold("wrong-way/accuracy")
     severity: Severity = "fatal" if hit.severity == "fatal" and worse else "warning"
     message = f"Over {LONG} steps the mean margin is {-hit.value:.0f} standard errors below 0: it learns the opposite."
-    remedy = "Check the sign of the loss, and which column is chosen: trueup data show FILE."
+    remedy = (
+        "Look at some rows: trueup data show FILE --model MODEL. If the better answer stands in rejected, exchange the "
+        "columns; if not, the sign of the loss is wrong."
+    )
     evidence = hit.evidence("standard_errors", accuracy=accuracy)
     return Finding("wrong-way", severity, hit.step, message, remedy, evidence, "F12, F94")
 
@@ -169,7 +172,7 @@ def margin_units(log: RunLog) -> Finding | None:
     if hit is None:
         return None
     message = f"rewards/margins is {hit.value:.0%} off beta times margin/raw: one of them has another unit."
-    remedy = "State whether margins are scaled by beta; compare runs by margin/raw until that is settled."
+    remedy = "Find which of the two has beta wrong; until then compare runs by margin/raw."
     return Finding("margin-units", hit.severity, hit.step, message, remedy, hit.evidence("error"), "rule D12; F41")
 
 
@@ -178,8 +181,8 @@ def loss_margin(log: RunLog) -> Finding | None:
     hit, margin = JENSEN.exceeded(log), middle(log, "rewards/margins")
     if hit is None or margin is None:
         return None
-    message = f"The loss is {hit.value:.3f} below softplus of the negative mean margin, {margin[1]:.3f}."
-    remedy = "Margins are scaled twice by beta, or the loss is another one than named."
+    message = f"The loss is {hit.value:.3f} below what a logistic loss can be with such margins ({margin[1]:.3f})."
+    remedy = "Find where margins are multiplied by beta twice, or which loss really runs (preference.loss)."
     evidence = hit.evidence("below_bound", **{"rewards/margins": margin[1]})
     return Finding("loss-margin", hit.severity, hit.step, message, remedy, evidence, "rule D12; F41, F54")
 

@@ -44,7 +44,7 @@ def held_out_gap(log: RunLog) -> Finding | None:
     if hit is None:
         return None
     message = f"The accuracy on training pairs is {hit.value:.2f} above that on held-out ones, twice in a row."
-    remedy = "A further pass memorises. Stop at one epoch, take more pairs, or lower the learning rate."
+    remedy = "Train again with fewer optim.steps, more pairs or a lower optim.learning_rate: more passes memorise."
     return Finding("held-out-gap", hit.severity, hit.step, message, remedy, hit.evidence("gap"), "D11; F69, F77")
 
 
@@ -71,7 +71,9 @@ def held_out_loss(log: RunLog) -> Finding | None:
     if hit is None:
         return None
     message = f"The held-out loss is {hit.value:.0%} above its best and stays there, while the training loss falls."
-    remedy = "Stop where it was best: from there on the run learns its data by heart."
+    series = log.series["eval/loss"]
+    best = min((value, step) for step, value in series)[1]
+    remedy = f"Train again with optim.steps {best}, where it was best: from there on the run learns its data by heart."
     return Finding("held-out-loss", hit.severity, hit.step, message, remedy, hit.evidence("rise"), "F69, F77")
 
 
@@ -93,7 +95,7 @@ def memorised(log: RunLog) -> Finding | None:
         return None
     severity: Severity = "note" if gap is None else "warning"
     message = f"{hit.value:.1%} of the training tokens are predicted right: the model can recite its data."
-    remedy = "Fewer passes, or more data; give data.validation, and stop by its loss."
+    remedy = "Fewer optim.steps, or more data; give data.validation, and take the number of steps from its loss."
     evidence = hit.evidence("mean_token_accuracy", gap=gap)
     return Finding("memorised", severity, hit.step, message, remedy, evidence, "house rule")
 

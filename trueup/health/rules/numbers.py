@@ -73,8 +73,8 @@ def weights_rounded(log: RunLog) -> Finding | None:
     step, share = found
     message = f"After an update {share:.0%} of the weights, which are float32, are bfloat16 numbers: they are rounded."
     remedy = (
-        "Updates smaller than 1/512 of a weight are lost or made too large. Look what writes to the weights after the "
-        "optimiser, and keep what it updates in float32."
+        "Updates smaller than 1/512 of a weight are lost or made too large. Look for what writes to the weights after "
+        "the optimiser, and keep what it updates in float32."
     )
     evidence = {"coarse": share, "bound": threshold("weights-rounded/share")}
     return Finding("weights-rounded", "warning", step, message, remedy, evidence, "F45")

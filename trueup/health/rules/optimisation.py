@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median
 
 from trueup.health.findings import Finding
@@ -88,6 +89,20 @@ def climb(log: RunLog) -> Point | None:
     return now[0][0], (median(values(now)) - best) / max(abs(median(values(began))), FLOOR)
 
 
+def above_start(log: RunLog) -> Point | None:
+    """How far the median of the last losses is above the first, in its units; 0 where that is within their noise.
+
+    The noise of one loss is told by what neighbours differ by, which a trend hardly touches.
+    """
+    series, recent = log.series.get("loss", ()), last(log, "loss", WINDOW)
+    if not recent or len(series) <= WINDOW or log.settings.get("preference.sync_every"):
+        return None
+    begun, now = series[0][1], values(recent)
+    noise = 1.4826 * median(abs(b - a) for a, b in pairwise(now)) / math.sqrt(2)
+    rise = median(now) - begun
+    return recent[0][0], rise / max(abs(begun), FLOOR) if rise > threshold("loss-above-start/z") * noise else 0.0
+
+
 def norm_growth(log: RunLog) -> Point | None:
     """F46: median of the last 50 gradient norms over that of the first 50."""
     now, began = middle(log, "grad_norm", LONG), first(log, "grad_norm", LONG)
@@ -119,6 +134,7 @@ ZERO_RATES = Limit("learning-rate-zero", zero_rates)
 OFF_SCHEDULE = Limit("learning-rate-schedule", off_schedule)
 SPIKE = Limit("loss-spike", spike)
 CLIMB = Limit("loss-divergence", climb)
+ABOVE = Limit("loss-above-start", above_start)
 GROWTH = Limit("gradient-growth", norm_growth)
 CLIPPED = Limit("gradient-clipped", size_left, below=True)
 HOT = Limit("hot-update", early_drift)
@@ -136,14 +152,15 @@ def nothing_trains(log: RunLog) -> Finding | None:
 
 def update_swallowed(log: RunLog) -> Finding | None:
     """F48: the first updates are smaller than Adam makes them; later ones may be small for good reasons."""
-    points = first(log, "update/size", START)
+    shares = log.series.get("frac_reward_zero_std", ())
+    points = [(step, size) for step, size in first(log, "update/size", START) if not _is_dead(shares, step)]
     most = max(values(points), default=math.inf)
     if most >= threshold("update-swallowed/share"):
         return None
     message = f"First updates move weights by at most {most:.1g} of the learning rate; Adam's first moves by all of it."
     remedy = (
-        "Gradients are small beside Adam's epsilon: lower that (1e-8 is usual), and see that neither clipping nor the "
-        "scale of the loss makes them tiny."
+        "Gradients are small beside Adam's epsilon (1e-8 here; lower it where a tool has more): raise "
+        "optim.max_grad_norm if it cuts most of them, and see that the loss is not scaled down."
     )
     evidence = {"size": most, "bound": threshold("update-swallowed/share")}
     return Finding("update-swallowed", "warning", points[0][0], message, remedy, evidence, "F48, F47")
@@ -165,7 +182,7 @@ def learning_rate_schedule(log: RunLog) -> Finding | None:
     if hit is None:
         return None
     message = f"The learning rate is off its schedule by {hit.value:.0%} of its peak."
-    remedy = "Look whether the schedule is advanced once an update, and whether a resumed run found its place in it."
+    remedy = "See whether the schedule is advanced once an update, and whether a resumed run found its place in it."
     return Finding("learning-rate-schedule", hit.severity, hit.step, message, remedy, hit.evidence("off"), "F44, F126")
 
 
@@ -185,8 +202,20 @@ def loss_divergence(log: RunLog) -> Finding | None:
     if hit is None:
         return None
     message = f"The loss is {hit.value:.0%} of its starting value above the best it was: training undoes itself."
-    remedy = "Lower the learning rate or warm up longer; go back to an earlier checkpoint."
+    remedy = "Train again with a lower optim.learning_rate or a larger optim.warmup."
     return Finding("loss-divergence", hit.severity, hit.step, message, remedy, hit.evidence("rise"), "F42")
+
+
+def loss_above_start(log: RunLog) -> Finding | None:
+    """F42: the run is worse than it began, on what it trains on."""
+    hit = ABOVE.exceeded(log)
+    if hit is None:
+        return None
+    message = f"The loss is {hit.value:.0%} of its first value above that: the run undoes what its start had learned."
+    remedy = (
+        "Train again with optim.learning_rate ten times lower; a warm-up (optim.warmup) and larger batches help less."
+    )
+    return Finding("loss-above-start", hit.severity, hit.step, message, remedy, hit.evidence("rise"), "F42")
 
 
 def gradient_growth(log: RunLog) -> Finding | None:
@@ -229,8 +258,9 @@ RULES = (
     Rule("learning-rate-schedule", "optimisation", frozenset(), all_of("learning_rate"), learning_rate_schedule),
     Rule("loss-spike", "optimisation", OFFLINE, all_of("loss"), loss_spike),
     Rule("loss-divergence", "optimisation", OFFLINE, all_of("loss"), loss_divergence),
+    Rule("loss-above-start", "optimisation", OFFLINE, all_of("loss"), loss_above_start),
     Rule("gradient-growth", "optimisation", frozenset(), all_of("grad_norm"), gradient_growth),
     Rule("gradient-clipped", "optimisation", frozenset(), all_of("grad_norm"), gradient_clipped),
     Rule("hot-update", "optimisation", DPO, all_of("rewards/chosen", "logps/chosen"), hot_update),
 )
-LIMITS = (NO_GRADIENTS, ZERO_RATES, OFF_SCHEDULE, SPIKE, CLIMB, GROWTH, CLIPPED, HOT)
+LIMITS = (NO_GRADIENTS, ZERO_RATES, OFF_SCHEDULE, SPIKE, CLIMB, ABOVE, GROWTH, CLIPPED, HOT)

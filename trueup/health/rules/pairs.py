@@ -53,7 +53,10 @@ def saturation(log: RunLog) -> Finding | None:
     known = measured(log, "gradient_weight/active") > 0
     share = f"Only {hit.value:.0%} of the pairs still have a gradient (weight over 0.01)" if known else "Little is left"
     message = f"{share}: the beta-scaled margin is {shown:.1f}, at which a pair weighs {math.exp(-max(shown, 0)):.0e}."
-    remedy = "Stop here, or use a bounded loss (ipo). A loss near 0 and an accuracy of 1 are not success."
+    remedy = (
+        "Train again with fewer optim.steps, or with preference.loss: ipo, which gives margins a target. A loss near "
+        "0 and an accuracy of 1 are not success."
+    )
     easy = held_out is not None and held_out[1] >= threshold("saturation/easy")
     severity = "note" if easy else "fatal" if hit.severity == "fatal" and far else "warning"
     evidence = hit.evidence("gradient_weight/active" if known else "rewards/margins")
@@ -96,8 +99,11 @@ def margin_per_token(log: RunLog) -> Finding | None:
         message = f"The raw margin is {found[1]:.2f} nats per token; the chosen responses moved by little of that."
         remedy = "Easy pairs do it: see whether a rule could tell the sides apart (trueup data audit)."
         return Finding("margin-per-token", "note", hit.step, message, remedy, evidence, "rule D07")
-    message = f"The raw margin is {found[1]:.2f} nats per token: policy and reference no longer describe the same text."
-    remedy = "Check that the reference gives the chosen responses a sane probability; then lower the learning rate."
+    message = f"The raw margin is {found[1]:.2f} nats per token: the policy is very far from its reference."
+    remedy = (
+        "See 'reference on the wanted responses' in trueup preflight (healthy: 0.1 to 0.5 of a uniform model's); if "
+        "that is in order, lower optim.learning_rate."
+    )
     return Finding("margin-per-token", hit.severity, hit.step, message, remedy, evidence, "rule D07")
 
 
@@ -165,7 +171,7 @@ def overconfident(log: RunLog) -> Finding | None:
         return None
     loss = hit.value + LOG_2
     message = f"The held-out loss is {loss:.3f}, no better than not deciding, at an accuracy of {accuracy[1]:.2f}."
-    remedy = "Ranking is fine, confidence is not: fewer epochs or a lower rate; choose the checkpoint by held-out loss."
+    remedy = "Ranking is fine, confidence is not: train again with fewer optim.steps or a lower optim.learning_rate."
     evidence = {"eval/loss": loss, "eval/rewards/accuracies": accuracy[1]}
     return Finding("overconfident", hit.severity, hit.step, message, remedy, evidence, "rule D06")
 
@@ -190,10 +196,10 @@ def displacement(log: RunLog) -> Finding | None:
     if hit is None or entropy is None:
         return None
     message = (
-        f"Chosen responses lost {hit.value:.0%} of their log-probability while the entropy on them rose to "
-        f"{entropy[1]:.2f}: their mass goes to other responses than these two."
+        f"The log-probability of chosen responses is {1 + hit.value:.1f} times as negative as at the start, and "
+        f"entropy rose to {entropy[1]:.2f} nats a token: probability goes to responses that are neither of the two."
     )
-    remedy = "Read samples. Add a likelihood term (rpo, or a sum with sft), and leave out pairs of near-equal sides."
+    remedy = "Read samples. Train again with preference.loss: rpo, and leave out pairs whose sides are nearly equal."
     evidence = hit.evidence("fall", entropy=entropy[1])
     return Finding("displacement", hit.severity, hit.step, message, remedy, evidence, "rule D09; F59")
 

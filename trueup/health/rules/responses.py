@@ -70,11 +70,11 @@ GROWTH = Limit("truncation-rise", cut_growth)
 
 def truncation_rise(log: RunLog) -> Finding | None:
     """K05: responses stop ending."""
-    hit, now = GROWTH.exceeded(log), latest(log, CUT)
-    if hit is None or now is None:
+    hit, now, began = GROWTH.exceeded(log), latest(log, CUT), start(log, CUT, FIRST)
+    if hit is None or now is None or began is None:
         return None
-    message = f"Ever more responses are cut off: {now[1]:.0%} in the latest rollout, {hit.value:.1f} times the start's."
-    remedy = "Score responses that are cut off apart; raise rollout.missing_eos_penalty or the cap."
+    message = f"Ever more responses are cut off: {now[1]:.0%} in the latest rollout, {began:.0%} at the start."
+    remedy = "Raise rollout.decoding.max_new_tokens or rollout.missing_eos_penalty, and read some of both kinds."
     evidence = hit.evidence("growth", **{CUT: now[1]})
     return Finding("truncation-rise", hit.severity, hit.step, message, remedy, evidence, "rule K05; F57, F82")
 

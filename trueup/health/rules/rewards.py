@@ -73,14 +73,16 @@ def dead_groups(log: RunLog) -> Finding | None:
     same = f"In {hit.value:.0%} of the groups all responses score the same"
     if is_learned(log):
         message = f"{same}, for the reward has risen: most prompts are solved, and teach nothing any more."
-        remedy = "Stop here, or go on with harder prompts (rollout.resample_zero_spread finds those that are left)."
+        remedy = (
+            "The task is done; or go on with harder prompts (rollout.resample_zero_spread finds those that are left)."
+        )
         return Finding("dead-groups", "note", hit.step, message, remedy, hit.evidence(DEAD), "rule G02")
     lasting = DEAD_SHARE.judge(*(middle(log, DEAD, ROLLOUTS) or (0, 0.0)))
     severity: Severity = "fatal" if lasting and lasting.severity == "fatal" else "warning"
     message = f"{same}: they teach nothing."
     remedy = (
         "Raise the temperature or the group size, set rollout.resample_zero_spread to sample other prompts in their "
-        "place, or drop prompts that are solved or hopeless. Look whether the reward is too coarse."
+        "place, or drop prompts that are solved or hopeless. See whether the reward is too coarse."
     )
     return Finding("dead-groups", severity, hit.step, message, remedy, hit.evidence(DEAD), "rule G02; F95")
 

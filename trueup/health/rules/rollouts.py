@@ -65,6 +65,11 @@ def distance(log: RunLog) -> Point | None:
 DISTANCE = Limit("kl-runaway", distance)
 
 
+def anchor_of(method: str | None) -> str:
+    """The setting that holds a policy at its reference."""
+    return "preference.beta" if method == "online-dpo" else f"{method}.kl_coef"
+
+
 def kl_runaway(log: RunLog) -> Finding | None:
     """K03: the policy is far from the reference, measured against the entropy it started with."""
     hit, found = DISTANCE.exceeded(log), middle(log, "kl/policy_reference_k3", 3)
@@ -73,7 +78,10 @@ def kl_runaway(log: RunLog) -> Finding | None:
     free = not penalises_kl(log.settings)
     began = start(log, "entropy") or 0.0
     message = f"The policy is {found[1]:.2f} nats per token from the reference; its entropy began at {began:.2f}."
-    remedy = "Raise kl_coef or stop earlier, and look at a score that was not trained on."
+    remedy = (
+        f"Raise {anchor_of(log.method)} or train for fewer optim.steps, and look at a score that was not trained on "
+        "(trueup eval)."
+    )
     evidence = {"kl/policy_reference_k3": found[1], "share_of_entropy": hit.value, "bound": hit.bound}
     severity: Severity = "warning" if free else hit.severity
     return Finding("kl-runaway", severity, hit.step, message, remedy, evidence, "rule K03")
@@ -102,6 +110,20 @@ def kl_absent(log: RunLog) -> Finding | None:
     return Finding("kl-absent", hit.severity, hit.step, message, remedy, evidence, "F35, F36, F103")
 
 
+def kl_coefficient(log: RunLog) -> Finding | None:
+    """F103: the weight of the KL penalty that arrives is not the one that was set."""
+    points, asked = log.series.get("objective/kl_coef", ()), log.settings.get("ppo.kl_coef")
+    if not points or asked is None:
+        return None
+    step, found = points[0]
+    if not abs(found - asked) > threshold("kl-coefficient/error") * max(abs(asked), 1.0):
+        return None
+    message = f"The first rollout is penalised with a KL weight of {found:g}, and ppo.kl_coef is {asked:g}."
+    remedy = "Look for where the setting is lost or overwritten on its way: what a sweep over it shows would be noise."
+    evidence = {"objective/kl_coef": found, "set": asked}
+    return Finding("kl-coefficient", "fatal", step, message, remedy, evidence, "F103")
+
+
 def entropy_left(log: RunLog) -> Point | None:
     """K04: median entropy of the last 20 steps over that of the first five; only in runs that sample."""
     began, found = start(log, "entropy", START), middle(log, "entropy")
@@ -126,7 +148,7 @@ def entropy_collapse(log: RunLog) -> Finding | None:
         return Finding(
             "entropy-collapse", "note", hit.step, f"{message}, while the reward rose.", remedy, evidence, reference
         )
-    remedy = "Raise the sampling temperature, grpo.clip_high or kl_coef; see whether the reward still rises."
+    remedy = f"Raise rollout.decoding.temperature or {anchor_of(log.method)}; see whether the reward still rises."
     return Finding("entropy-collapse", hit.severity, hit.step, f"{message}.", remedy, evidence, reference)
 
 
@@ -151,7 +173,8 @@ def sampler_mismatch(log: RunLog) -> Finding | None:
 
 RULES = (
     Rule("negative-kl", "rollout", ONLINE, all_of("kl/policy_reference_k1"), negative_kl),
-    Rule("kl-runaway", "objective", ONLINE, all_of("kl/policy_reference_k3", "entropy"), kl_runaway),
+    Rule("kl-coefficient", "objective", frozenset({"ppo"}), all_of("objective/kl_coef"), kl_coefficient),
+    Rule("kl-runaway", "optimisation", ONLINE, all_of("kl/policy_reference_k3", "entropy"), kl_runaway),
     Rule("kl-absent", "reference", ONLINE, all_of("kl/policy_reference_k3", "policy/approxkl"), kl_absent),
     Rule("entropy-collapse", "policy update", ONLINE, all_of("entropy", "reward"), entropy_collapse),
     Rule("sampler-mismatch", "rollout", ONLINE, any_of("sampling/sampling_logp_difference/mean"), sampler_mismatch),

@@ -72,8 +72,9 @@ def gradient_gone(log: RunLog) -> Finding | None:
     )
     remedy = (
         "The loss is near 0 because nothing is left to learn from these pairs, not because the policy is good. See "
-        "whether the reference gives the chosen responses a sane probability and whether the sides have one author; a "
-        "larger batch does not help. Then: fewer steps, or a loss with a finite target (ipo)."
+        "what the reference makes of the chosen responses (trueup preflight: healthy are 0.1 to 0.5 of a uniform "
+        "model's surprise) and whether the sides have one author; a larger batch does not help. Then: fewer steps, or "
+        "a loss with a finite target (ipo)."
     )
     evidence = {"share": share, "mean_weight": mean, "effective_share": effective, "steps": len(weights)}
     first = next(step for step, weight in points if weight < GONE)
