@@ -10,7 +10,7 @@ from trueup.preflight.run import PROBES
 from trueup.recipes.held import ALIKE, OVERLAP
 
 ROOT = Path(__file__).parents[2]
-ROW = re.compile(r"^\| ([^|`]+?)(?: \((?:full|the verb)\))? \| [^|]+ \| (`.+`) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| ([^|`]+?)(?: \((?:full|the verb|in a run)\))? \| [^|]+ \| (`.+`) \|$", re.MULTILINE)
 
 ELSEWHERE = {"reward-model-unsound", "reward-model-unknown", "evaluation-overlap", "held-out-opposite"}
 """Findings of the table that are made outside the room."""
