@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from harness import (
+    as_transformers_has_it,
     counted,
     cpu_seconds,
     gradient_difference,
@@ -306,9 +307,9 @@ class Peer:
         )
         tokenizer = hub.wrap_tokenizer(train_bpe(["a b"], 300))
         rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " a"}])
-        reference = None if config.precompute_ref_log_probs else copy.deepcopy(model)
+        reference = None if config.precompute_ref_log_probs else as_transformers_has_it(model)
         self.trainer = DPOTrainer(
-            copy.deepcopy(model), reference, config, train_dataset=rows, processing_class=tokenizer
+            as_transformers_has_it(model), reference, config, train_dataset=rows, processing_class=tokenizer
         )
         self.model = self.trainer.model
         if config.gradient_checkpointing:  # what `Trainer.train` does first

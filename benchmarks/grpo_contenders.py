@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import cpu_seconds, timed
+from harness import as_transformers_has_it, cpu_seconds, timed
 
 from trueup.config.schema import OptimSection
 from trueup.data.batching import Batching
@@ -194,7 +194,7 @@ class Peer:
         self.parts = case.responses // self.at_once
         words = copy.deepcopy(tokenizer)
         words.padding_side = "left"
-        policy = copy.deepcopy(model)
+        policy = as_transformers_has_it(model)
         policy.set_attn_implementation("sdpa")
         with tempfile.TemporaryDirectory() as folder:
             if case.beta:  # TRL loads its reference from where the policy says it comes from

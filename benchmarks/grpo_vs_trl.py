@@ -9,8 +9,9 @@ forward and backward. At a KL weight of 0 neither side has a reference (ours wit
 scores a quarter of the prompts, for the metrics). TRL's is its own
 ``_generate_and_score_completions`` and ``training_step``; it needs no log-probabilities of before the update here, and
 computes none. Everything is float32 on one thread. Times are CPU seconds; those of clipping and AdamW, the same code
-for both, are measured once and added to each update. Peak memory is that of a fresh process which makes one whole
-step.
+for both, are measured once and added to each update. Large products of ours are oneDNN's where the processor asks for
+it (``trueup/ops/products``), and TRL's are PyTorch's; ours is also raced with PyTorch's. Peak memory is that of a fresh
+process which makes one whole step; beyond the state is what of it is not weights, gradients, moments and code.
 
 Cases: ``alpaca`` (4 instructions, every response of 64 tokens on both sides), ``alpaca natural`` (responses end where
 they end, at most 128 tokens), ``hh`` (alpaca, with dialogues for prompts, which are longer), ``alpaca reference``
@@ -36,6 +37,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from grpo_contenders import LOSSES, Case, Ours, Peer, Setting, Spans, finish_seconds
@@ -47,6 +49,7 @@ from harness import (
     measure_apart,
     memory,
     other_results,
+    resident,
     spread,
     timed,
     write_result,
@@ -60,6 +63,7 @@ from trueup.data.template import Encoder, make_encoder
 from trueup.data.trees import Tree
 from trueup.models import hub
 from trueup.models.tokenizer import train_bpe
+from trueup.ops import products
 from trueup.runtime.folder import now
 
 NAME = "grpo_vs_trl"
@@ -82,6 +86,7 @@ PEERS = (
 OURS = {"ours": False, "ours checkpointing": True}
 """Our settings whose memory is measured: are activations computed again in backward? The first is the one raced."""
 
+MEMORY = ("ratio_peak_memory", "ratio_memory_beyond_state")
 PHASES = ("generation", "rollout", "update", "step")
 
 
@@ -140,12 +145,15 @@ def _told(peer: Peer) -> dict[str, Any]:
     }
 
 
-def _peaks(peaks: dict[str, float], peer: Peer) -> dict[str, Any]:
-    """Memory of ours and the peer, and of ours with activations computed again."""
+def _peaks(measured: Mapping[str, tuple[float, float]], peer: Peer) -> dict[str, Any]:
+    """Memory of ours and the peer, all of it and beyond what both need; and of ours with activations computed again."""
+    peaks, beyond = ({who: found[place] for who, found in measured.items()} for place in (0, 1))
     lean = {"ours": peaks["ours checkpointing"], **{k: v for k, v in peaks.items() if k not in OURS}} if peaks else {}
-    checkpointing = memory(lean, peer.setting.name)
+    checkpointing, further = memory(lean, peer.setting.name), memory(beyond, peer.setting.name)
     return {
         **memory(peaks, peer.setting.name),
+        "ratio_memory_beyond_state": further["ratio_peak_memory"],
+        "gib_beyond_state": further["peak_gib"],
         "ratio_peak_memory_checkpointing": checkpointing["ratio_peak_memory"],
         "peak_gib_checkpointing": checkpointing["peak_gib"],
     }
@@ -167,8 +175,17 @@ def _race(ours: Ours, peers: Sequence[Peer], turns: int) -> list[dict[str, Any]]
     for contender in (ours, *peers):
         contender.spans.take()
     taken = [_turn(ours, peers, turn, tail) for turn in range(1, turns + 1)]
-    mine, *theirs = [list(column) for column in zip(*taken, strict=True)]
-    return [{**_row(mine, column), "finish_seconds": tail, **row} for column, row in zip(theirs, compared, strict=True)]
+    by_torch, mine, *theirs = [list(column) for column in zip(*taken, strict=True)]
+    return [
+        {**_row(mine, column), **_by_torch(by_torch, column), "finish_seconds": tail, **row}
+        for column, row in zip(theirs, compared, strict=True)
+    ]
+
+
+def _by_torch(ours: Sequence[_Turn], peer: Sequence[_Turn]) -> dict[str, Any]:
+    """The ratio of whole steps where our products, too, are PyTorch's."""
+    row = _row(ours, peer)
+    return {"ratio_steps_per_second_by_torch": row["ratio_steps_per_second"], "products": products.library()}
 
 
 def _compare(ours: Ours, peers: Sequence[Peer]) -> list[dict[str, Any]]:
@@ -200,18 +217,26 @@ def _compare(ours: Ours, peers: Sequence[Peer]) -> list[dict[str, Any]]:
 
 def _turn(ours: Ours, peers: Sequence[Peer], turn: int, tail: float) -> list[_Turn]:
     """One step of everyone; ``tail`` is clipping and AdamW. Responses are everyone's own, updates are all on ours."""
-    work, rollout = timed(partial(ours.rollout, turn))
-    trees, update = ours.drawn, cpu_seconds(partial(ours.gradients, work))
-    out = [_whole(rollout, ours.spans, update + tail, sum(len(r) for tree in trees for r in tree.responses))]
-    ours.model.zero_grad()
+    with patch.object(products, "library", lambda: "torch"):
+        by_torch = _own_turn(ours, turn, tail)
+    out = [by_torch, _own_turn(ours, turn, tail)]
+    trees = ours.drawn
     for peer in peers:
         rollout, tokens = cpu_seconds(partial(peer.rollout, trees)), peer.drawn
         update = cpu_seconds(partial(peer.gradients, peer.given(trees)))
         out.append(_whole(rollout, peer.spans, update + tail, tokens))
         peer.model.zero_grad()
     told = [f"{taken.seconds['rollout']:.2f} + {taken.seconds['update']:.2f} s" for taken in out]
-    print(f"turn {turn}, ours and {', '.join(p.setting.name for p in peers)}: {'; '.join(told)}", file=sys.stderr)
+    names = ", ".join(["ours by torch", "ours", *(p.setting.name for p in peers)])
+    print(f"turn {turn}, {names}: {'; '.join(told)}", file=sys.stderr)
     return out
+
+
+def _own_turn(ours: Ours, turn: int, tail: float) -> _Turn:
+    work, rollout = timed(partial(ours.rollout, turn))
+    update = cpu_seconds(partial(ours.gradients, work))
+    ours.model.zero_grad()
+    return _whole(rollout, ours.spans, update + tail, sum(len(r) for tree in ours.drawn for r in tree.responses))
 
 
 def _whole(rollout: float, spans: Spans, update: float, tokens: int) -> _Turn:
@@ -265,10 +290,14 @@ def _laboratory() -> _Start:
     return _Start(hub.new_causal("seed", 512, tokenizer), prompts, make_encoder(tokenizer))
 
 
-def _peak(args: argparse.Namespace, case: str, who: str) -> float:
-    """Peak resident memory of a fresh process that makes one whole step, bytes."""
+def _peak(args: argparse.Namespace, case: str, who: str) -> tuple[float, float]:
+    """Memory of a fresh process that makes one whole step, bytes: its peak, and that beyond what nobody is without.
+
+    That is what it holds before the step (code and weights), gradients, and AdamW's two moments.
+    """
     given = ["--model", args.model, "--data", args.data, "--measure", json.dumps([case, who])]
-    return measure_apart(__file__, *given)["peak"]
+    found = measure_apart(__file__, *given)
+    return found["peak"], found["beyond"]
 
 
 def _one_peak(args: argparse.Namespace) -> dict[str, float]:
@@ -278,27 +307,34 @@ def _one_peak(args: argparse.Namespace) -> dict[str, float]:
     if who in OURS:
         ours = Ours(case, start.model, start.prompts, start.encoder, checkpointing=OURS[who])
         del start
+        held = resident()
         ours.step(ours.rollout(0))
+        weights = ours.model.parameters()
     else:
         setting = next(setting for setting in PEERS if setting.name == who)
         peer = Peer(setting, case, start.model, start.encoder.tokenizer)
         # Any responses do: TRL takes the prompts, repeated.
         prompts = [Tree(tree.prompt, ((),) * case.group_size) for tree in start.prompts[: case.prompts]]
         del start
+        held = resident()
         peer.step(peer.rollout(prompts))
-    return {"peak": high_water_mark()}
+        weights = peer.model.parameters()
+    needed = 3 * sum(weight.numel() * weight.element_size() for weight in weights)
+    return {"peak": high_water_mark(), "beyond": high_water_mark() - held - needed}
 
 
 def _print(results: Sequence[Mapping[str, Any]]) -> None:
-    table = Table("case", "peer", *(f"x {phase}s/s" for phase in PHASES), "x FLOPs", "memory", "gradient")
+    heads = ("step by torch", "x FLOPs", "memory", "beyond state", "gradient")
+    table = Table("case", "peer", *(f"x {phase}s/s" for phase in PHASES), *heads)
     for row in results:
         ratios = [row[f"ratio_{phase}s_per_second"] for phase in PHASES]
         table.add_row(
             row["data"],
             row["peer"],
             *(f"{r['median']:.2f} ({r['min']:.2f}..{r['max']:.2f})" for r in ratios),
+            f"{row['ratio_steps_per_second_by_torch']['median']:.2f}",
             f"{row['ratio_flops']:.2f}",
-            "-" if row["ratio_peak_memory"] is None else f"{row['ratio_peak_memory']:.2f}",
+            *("-" if row[name] is None else f"{row[name]:.2f}" for name in MEMORY),
             f"{row['max_relative_gradient_difference']:.1e}",
         )
     Console(width=160).print(table)

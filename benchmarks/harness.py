@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -13,6 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
+from trueup.models.linear import Linear
 from trueup.runtime.folder import environment, now
 
 T = TypeVar("T")
@@ -107,11 +111,28 @@ def measure_apart(script: str, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def as_transformers_has_it(model: Any) -> Any:
+    """A copy of a model of ours with PyTorch's own linear layers: what a peer is given."""
+    copied = copy.deepcopy(model)
+    for layer in copied.modules():
+        if type(layer) is Linear:
+            layer.__class__ = nn.Linear
+    return copied
+
+
 def high_water_mark() -> float:
     """Peak resident memory of this process so far, bytes."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return float(line.split()[1]) * 1024
+    return _of_this_process("VmHWM")
+
+
+def resident() -> float:
+    """Resident memory of this process now, bytes."""
+    return _of_this_process("VmRSS")
+
+
+def _of_this_process(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) * 1024
 
 
 def memory(peaks: dict[str, float], peer: str) -> dict[str, Any]:
