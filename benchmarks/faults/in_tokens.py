@@ -162,7 +162,7 @@ def _sums(change: Callable[[SequenceLogps, Tensor, Tensor], SequenceLogps]) -> C
 def _without_last(sums: SequenceLogps, logps: Tensor, branch: Tensor) -> SequenceLogps:
     last = torch.ones_like(branch, dtype=torch.bool)
     last[:-1] = branch[1:] != branch[:-1]
-    return replace(sums, total=sums.total.index_add(0, branch[last], -logps[last]))
+    return replace(sums, total=sums.total.index_add(0, branch[last], -logps[last].to(sums.total.dtype)))
 
 
 def rounded_logits(stage: Stage, _: float) -> None:
