@@ -332,12 +332,17 @@ def _print(results: Sequence[Mapping[str, Any]]) -> None:
             row["data"],
             row["peer"],
             *(f"{r['median']:.2f} ({r['min']:.2f}..{r['max']:.2f})" for r in ratios),
-            f"{row['ratio_steps_per_second_by_torch']['median']:.2f}",
+            _short((row.get("ratio_steps_per_second_by_torch") or {}).get("median")),
             f"{row['ratio_flops']:.2f}",
-            *("-" if row[name] is None else f"{row[name]:.2f}" for name in MEMORY),
+            *(_short(row.get(name)) for name in MEMORY),
             f"{row['max_relative_gradient_difference']:.1e}",
         )
     Console(width=160).print(table)
+
+
+def _short(ratio: float | None) -> str:
+    """A ratio, or a dash where it was not measured."""
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 if __name__ == "__main__":

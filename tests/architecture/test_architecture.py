@@ -34,7 +34,7 @@ ROOMS = {
     "errors": Room(1, ""),
     "types": Room(1, "", "names tensors under TYPE_CHECKING only: config reads it without torch"),
     "stats": Room(1, "errors", "a wrong argument gets the same one-line error as a wrong file"),
-    "ops": Room(2, "types"),
+    "ops": Room(2, "types errors", "a mistyped environment variable is the user's error"),
     "config": Room(2, "errors"),
     "runtime": Room(2, "errors __init__", "one floor lower than planned: data needs its seeds, and it needs nobody"),
     "data": Room(2, "errors types stats ops runtime", "the shift is in ops, the seeds of the order in runtime"),

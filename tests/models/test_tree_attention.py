@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,7 +15,9 @@ from trueup.models import attention
 from trueup.models.attention import BY_TREE, attention_mask, by_tree, sees, visibility
 
 IDS = st.lists(st.integers(3, 60), min_size=1, max_size=6).map(tuple)
-TREES = st.lists(st.builds(Tree, IDS, st.lists(IDS, min_size=1, max_size=3).map(tuple)), min_size=1, max_size=4)
+RESPONSES = st.lists(st.one_of(IDS, st.just(())), min_size=0, max_size=4).map(tuple)
+"""Some without a token, as in a prompt that is scored alone."""
+TREES = st.lists(st.builds(Tree, IDS, RESPONSES), min_size=1, max_size=4).filter(lambda t: any(x.responses for x in t))
 
 
 class Config:
@@ -61,8 +62,9 @@ def test_piece_by_piece_equals_a_mask_over_the_row(worth: int, window: int | Non
 
     near = batch.positions[:, :, None] - batch.positions[:, None, :] < (window or 10**6)
     expected = plain(None, query, key, value, (visibility(batch) & near)[:, None])[0]
-    with patch.object(attention, "WORTH_A_CALL", worth):
-        mask = attention_mask(batch, Config(window))
+    token = attention.WORTH_A_CALL.set(worth)
+    mask = attention_mask(batch, Config(window))
+    attention.WORTH_A_CALL.reset(token)
     found = by_tree(plain)(None, query, key, value, mask)[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 

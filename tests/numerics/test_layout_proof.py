@@ -10,6 +10,7 @@ from test_shared_equals_plain import by_transformers
 
 from trueup.data.batching import Batching
 from trueup.data.trees import Tree, collate
+from trueup.models import attention
 from trueup.models.attention import takes_flat
 from trueup.models.forward import token_scores
 from trueup.preflight.layout import prove_layout
@@ -51,3 +52,18 @@ def test_a_model_that_breaks_the_mask_is_found_out() -> None:
     proof = prove_layout(model, TREES, BATCHING)
     assert proof.layout == "plain"
     assert proof.value_difference is not None and proof.value_difference > 1e-3
+
+
+@pytest.mark.parametrize("trees", [TREES, [Tree((5, 6, 7, 8, 9), ())] * 3], ids=["pairs", "prompts"])
+def test_attention_in_pieces_is_proved_although_short_trees_are_taken_whole(
+    monkeypatch: pytest.MonkeyPatch, trees: list[Tree]
+) -> None:
+    """Groups of long responses are attended to response by response: what is wrong there only must show."""
+    right = attention._mask_of
+
+    def sees_ahead(parts, laid, window):
+        mask = right(parts, laid, window)
+        return torch.ones_like(mask) if len(parts) == 2 else mask
+
+    monkeypatch.setattr(attention, "_mask_of", sees_ahead)
+    assert prove_layout(build("llama"), trees, BATCHING).layout == "shared"

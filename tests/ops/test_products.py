@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trueup.errors import UserError
 from trueup.models.linear import Linear, quicken
 from trueup.ops import products
 
@@ -76,6 +77,28 @@ def test_frozen_operands_get_no_gradient() -> None:
         assert not products.linear(x, weight).requires_grad
 
 
+def test_second_derivatives_are_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hessian times a vector, where the input is also reached past the layer."""
+
+    def curvature() -> Tensor:
+        x, weight = torch.linspace(-1, 1, 30).view(6, 5).requires_grad_(), torch.linspace(1, 2, 25).view(5, 5)
+        loss = (products.linear(x, weight) * x).tanh().sum()
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), x)[0]
+
+    found = curvature()
+    monkeypatch.setattr(products, "library", lambda: "torch")
+    torch.testing.assert_close(found, curvature(), rtol=1e-4, atol=1e-5)
+
+
+def test_transforms_and_autocast_are_pytorch_s_own() -> None:
+    x, weight = torch.randn(6, 5), torch.randn(4, 5)
+    slope = torch.func.grad(lambda own: products.linear(own, weight).sum())(x)
+    torch.testing.assert_close(slope, weight.sum(0).expand(6, 5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert products.linear(x, weight).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_are_pytorch_s_own(dtype: torch.dtype) -> None:
     x, weight = torch.randn(6, 5, dtype=dtype), torch.randn(4, 5, dtype=dtype)
@@ -96,6 +119,9 @@ def test_the_variable_decides(monkeypatch: pytest.MonkeyPatch, asked: str) -> No
     products.library.cache_clear()
     assert products.library() == asked
     products.library.cache_clear()
+    monkeypatch.setenv(products.VARIABLE, "mkl")
+    with pytest.raises(UserError, match=r"takes torch or onednn"):
+        products.library()
 
 
 def test_a_quickened_model_is_the_same_model() -> None:

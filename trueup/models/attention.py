@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -21,7 +22,7 @@ BY_TREE = "trueup_by_tree"
 FLEX = "flex_attention"
 """transformers' name for PyTorch's FlexAttention."""
 
-WORTH_A_CALL = 4096
+WORTH_A_CALL: ContextVar[int] = ContextVar("WORTH_A_CALL", default=4096)
 """Pairs of tokens that a further call of attention must save: a tree of a few dozen tokens is taken whole."""
 
 Attend = Callable[..., tuple[Tensor, Any]]
@@ -55,10 +56,10 @@ _PIECES: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def by_tree(attend: Attend) -> Attend:
     """Return an attention function that takes a flat row piece by piece, and everything else as ``attend`` does.
 
-    A piece is a prompt with its first response, or a further response, which also looks at the prompt; a small tree is
-    one piece under a mask. So nothing is computed between trees, hardly anything between the responses of one, and
-    nothing is padded: for a prompt of P tokens with G responses of L, attention costs about P (P + G L) + G L^2 where a
-    mask over the tree costs (P + G L)^2.
+    A piece is a prompt with its first response, or further responses of together a prompt's length, which also look at
+    the prompt; a small tree is one piece under a mask. So nothing is computed between trees, little between the
+    responses of one, and nothing is padded: for a prompt of P tokens with G longer responses of L, attention costs
+    about P (P + G L) + G L^2 where a mask over the tree costs (P + G L)^2.
     """
 
     def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
@@ -92,39 +93,42 @@ def _pieces(trees: TokenTrees, window: int | None) -> Iterator[_Piece]:
 
 
 def _pieces_of_tree(segments: Sequence[slice], trees: TokenTrees, window: int | None) -> Iterator[_Piece]:
-    """A prompt with its first response, then every further one; or all as one, where calls cost more than they save."""
-    prompt, first, others = segments[0], segments[:2][-1], segments[2:]
-    chain, whole = slice(prompt.start, first.stop), slice(prompt.start, segments[-1].stop)
+    """A prompt with its first response, then further ones; or all of them, where calls cost more than they save."""
+    prompt, whole = segments[0], slice(segments[0].start, segments[-1].stop)
+    chain, others = slice(prompt.start, segments[:2][-1].stop), _grouped(segments[2:], _length(prompt))
     apart = _length(chain) ** 2 + sum(_length(own) * (_length(prompt) + _length(own)) for own in others)
-    if _length(whole) ** 2 - apart < WORTH_A_CALL * len(others):
-        yield _Piece(whole, None, _whole_mask(whole, trees, window))
+    if _length(whole) ** 2 - apart < WORTH_A_CALL.get() * len(others):
+        yield _Piece(whole, None, _mask_of([whole], trees, window))
         return
-    yield _Piece(chain, None, _whole_mask(chain, trees, window))
+    yield _Piece(chain, None, _mask_of([chain], trees, window))
     for own in others:
-        yield _Piece(own, prompt, _branch_mask(own, prompt, trees, window))
+        yield _Piece(own, prompt, _mask_of([prompt, own], trees, window))
+
+
+def _grouped(responses: Sequence[slice], least: int) -> list[slice]:
+    """Neighbouring responses in groups of ``least`` tokens: each group copies the prompt's keys and values."""
+    groups: list[slice] = []
+    for own in responses:
+        if groups and _length(groups[-1]) < least:
+            groups[-1] = slice(groups[-1].start, own.stop)
+        else:
+            groups.append(own)
+    return groups
 
 
 def _length(part: slice) -> int:
     return part.stop - part.start
 
 
-def _whole_mask(part: slice, trees: TokenTrees, window: int | None) -> Tensor | None:
-    """The mask of a prompt with some of its responses, or None for one at most, all within the window."""
-    segment, positions = trees.segment[:, part], trees.positions[:, part]
-    if segment[0, -1] - segment[0, 0] <= 1 and (window is None or segment.shape[1] <= window):
+def _mask_of(parts: Sequence[slice], trees: TokenTrees, window: int | None) -> Tensor | None:
+    """What the tokens of the last part see of all parts ``[1,1,own,all]``; None where causal attention is exact."""
+    segment, positions = (torch.cat([rows[:, p] for p in parts], dim=1) for rows in (trees.segment, trees.positions))
+    if len(parts) == 1 and segment.unique().numel() <= 2 and (window is None or segment.shape[1] <= window):
         return None
     visible = _visible(segment, trees.prompt_of)
-    return (visible if window is None else visible & _near(positions, window))[:, None]
-
-
-def _branch_mask(own: slice, prompt: slice, trees: TokenTrees, window: int | None) -> Tensor:
-    """The mask of a response that looks at itself, up to each token, and at its prompt."""
-    length, before = _length(own), _length(prompt)
-    mask = torch.ones(length, before + length, dtype=torch.bool, device=trees.tokens.device).tril(before)[None]
     if window is not None:
-        seen = torch.cat([trees.positions[:, prompt], trees.positions[:, own]], dim=1)
-        mask = mask & ((trees.positions[:, own, None] - seen[:, None, :]) < window)
-    return mask[:, None]
+        visible = visible & _near(positions, window)
+    return visible[:, -_length(parts[-1]) :][:, None]
 
 
 def is_chain(trees: TokenTrees) -> bool:

@@ -157,11 +157,19 @@ class _LinearTokenLogps(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[piece] = product(slope, weight)
             if grad_weight is not None:
-                for part in _pieces(len(weight), BLOCK):
-                    grad_weight[part] += product(slope[:, part].T, hidden[piece])
+                _add_product(grad_weight, slope, hidden[piece])
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0)
         return grad_hidden, grad_weight, grad_bias, *[None] * 5
+
+
+def _add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:
+    """Add ``slope.T @ hidden`` to ``total`` in place: on a CPU in blocks, so that what is added stays in the caches."""
+    if total.device.type != "cpu":
+        total.addmm_(slope.T, hidden)
+        return
+    for part in _pieces(len(total), BLOCK):
+        total[part] += product(slope[:, part].T, hidden)
 
 
 def _pieces(length: int, rows: int) -> list[slice]:

@@ -9,14 +9,14 @@ GFLOP/s in place of 105 (docs/log.md). On other machines, devices and dtypes eve
 from __future__ import annotations
 
 import os
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from trueup.errors import UserError
 
 VARIABLE = "TRUEUP_PRODUCTS"
 """Environment variable: ``torch`` or ``onednn``; by default the processor decides."""
@@ -29,6 +29,8 @@ SMALL = 1 << 21
 def library() -> str:
     """Who computes large float32 products on this machine's CPU: ``onednn`` or ``torch``."""
     asked = os.environ.get(VARIABLE, "")
+    if asked not in ("", "torch", "onednn"):
+        raise UserError(f"{VARIABLE} is {asked!r}: it takes torch or onednn")
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or asked == "torch":
         return "torch"
     return "onednn" if asked == "onednn" or _is_amd_with_avx512() else "torch"
@@ -37,13 +39,14 @@ def library() -> str:
 def _is_amd_with_avx512() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkl.is_available():
         return False
-    if sys.platform != "linux":
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:4096]
+    except OSError:
         return False
-    return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:4096]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``x @ weight.T + bias`` for ``x`` ``[..., K]`` and ``weight`` ``[N, K]``; differentiable once."""
+    """Return ``x @ weight.T + bias`` for ``x`` ``[..., K]`` and ``weight`` ``[N, K]``; differentiable."""
     if not _pays(x, weight):
         return torch.nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
@@ -60,7 +63,10 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     """May the product of ``x`` and ``weight.T`` go to oneDNN, and is it large enough to gain by that?"""
     if x.dtype != torch.float32 or weight.dtype != torch.float32 or x.device.type != "cpu":
         return False
-    return library() == "onednn" and x.numel() * weight.shape[0] >= SMALL
+    if x.numel() * weight.shape[0] < SMALL or library() != "onednn":
+        return False
+    # Under autocast the product is asked for in bfloat16; and transforms of functions know PyTorch's own alone.
+    return not torch.is_autocast_enabled("cpu") and not torch._C._are_functorch_transforms_active()
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -72,19 +78,23 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        to_x, to_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
         return _onednn(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """D loss / d x = grad @ weight, d weight = grad.T @ x, d bias = the sum of grad over rows."""
+        """D loss / d x = grad @ weight, d weight = grad.T @ x, d bias = the sum of grad over rows.
+
+        A gradient that is itself to be differentiated is computed by PyTorch.
+        """
         x, weight = ctx.saved_tensors
+        times = torch.matmul if torch.is_grad_enabled() else product
         grad = grads[0].contiguous()  # the gradient of a sum is one number with strides of 0
         rows = grad.reshape(-1, grad.shape[-1])
         to_x, to_weight, to_bias = ctx.needs_input_grad
         return (
-            product(rows, weight).view(x.shape) if to_x else None,
-            product(rows.T, x.reshape(-1, x.shape[-1])) if to_weight else None,
+            times(rows, weight).view(*grad.shape[:-1], -1) if to_x else None,
+            times(rows.T, x.reshape(-1, x.shape[-1])) if to_weight else None,
             rows.sum(dim=0) if to_bias else None,
         )

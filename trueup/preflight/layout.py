@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trueup.data.batching import Batching
 from trueup.data.store import sizes_of
 from trueup.data.trees import Layout, Tree
-from trueup.models.attention import takes_flat
+from trueup.models.attention import WORTH_A_CALL, takes_flat
 from trueup.models.forward import hidden_states, token_scores
 
 Probe = tuple[Sequence[Tensor], Sequence[Tensor]]
@@ -46,6 +46,15 @@ def prove_layout(model: nn.Module, trees: Sequence[Tree], batching: Batching, sa
         few = [Tree(tree.prompt, (tree.prompt[-1:], tree.prompt[:2])) for tree in few]
     tolerance = TOLERANCE[next(model.parameters()).dtype]
     plain = _probe(model, few, replace(batching, layout="plain"))
+    # Small trees would be attended to as a whole; long ones in training are not.
+    token = WORTH_A_CALL.set(-(1 << 40))
+    try:
+        return _prove(model, few, batching, plain, tolerance)
+    finally:
+        WORTH_A_CALL.reset(token)
+
+
+def _prove(model: nn.Module, few: Sequence[Tree], batching: Batching, plain: Probe, tolerance: float) -> LayoutProof:
     flat: tuple[Layout, ...] = ("flat",) if takes_flat(model.config) else ()
     proof = LayoutProof("plain", "layout: plain", None, None)
     for layout in (*flat, "shared"):

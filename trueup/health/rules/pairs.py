@@ -51,7 +51,11 @@ def saturation(log: RunLog) -> Finding | None:
     far = margin is not None and margin[1] > threshold("saturation/margin-fatal")
     shown = math.nan if margin is None else margin[1]
     known = measured(log, "gradient_weight/active") > 0
-    share = f"Only {hit.value:.0%} of the pairs still have a gradient (weight over 0.01)" if known else "Hardly any gradient is left"
+    share = (
+        f"Only {hit.value:.0%} of the pairs still have a gradient (weight over 0.01)"
+        if known
+        else "Hardly any gradient is left"
+    )
     message = f"{share}: the beta-scaled margin is {shown:.1f}, at which a pair weighs {math.exp(-max(shown, 0)):.0e}."
     remedy = (
         "Train again with fewer optim.steps, or with preference.loss: ipo, which gives margins a target. A loss near "
