@@ -11,7 +11,7 @@ scores a quarter of the prompts, for the metrics). TRL's is its own
 computes none. Everything is float32 on one thread. Times are CPU seconds; those of clipping and AdamW, the same code
 for both, are measured once and added to each update. Large products of ours are oneDNN's where the processor asks for
 it (``trueup/ops/products``), and TRL's are PyTorch's; ours is also raced with PyTorch's. Peak memory is that of a fresh
-process which makes one whole step; beyond the state is what of it is not weights, gradients, moments and code.
+process which makes one whole step.
 
 Cases: ``alpaca`` (4 instructions, every response of 64 tokens on both sides), ``alpaca natural`` (responses end where
 they end, at most 128 tokens), ``hh`` (alpaca, with dialogues for prompts, which are longer), ``alpaca reference``
@@ -49,7 +49,6 @@ from harness import (
     measure_apart,
     memory,
     other_results,
-    resident,
     spread,
     timed,
     write_result,
@@ -86,7 +85,6 @@ PEERS = (
 OURS = {"ours": False, "ours checkpointing": True}
 """Our settings whose memory is measured: are activations computed again in backward? The first is the one raced."""
 
-MEMORY = ("ratio_peak_memory", "ratio_memory_beyond_state")
 PHASES = ("generation", "rollout", "update", "step")
 
 
@@ -145,15 +143,12 @@ def _told(peer: Peer) -> dict[str, Any]:
     }
 
 
-def _peaks(measured: Mapping[str, tuple[float, float]], peer: Peer) -> dict[str, Any]:
-    """Memory of ours and the peer, all of it and beyond what both need; and of ours with activations computed again."""
-    peaks, beyond = ({who: found[place] for who, found in measured.items()} for place in (0, 1))
+def _peaks(peaks: dict[str, float], peer: Peer) -> dict[str, Any]:
+    """Memory of ours and the peer, and of ours with activations computed again."""
     lean = {"ours": peaks["ours checkpointing"], **{k: v for k, v in peaks.items() if k not in OURS}} if peaks else {}
-    checkpointing, further = memory(lean, peer.setting.name), memory(beyond, peer.setting.name)
+    checkpointing = memory(lean, peer.setting.name)
     return {
         **memory(peaks, peer.setting.name),
-        "ratio_memory_beyond_state": further["ratio_peak_memory"],
-        "gib_beyond_state": further["peak_gib"],
         "ratio_peak_memory_checkpointing": checkpointing["ratio_peak_memory"],
         "peak_gib_checkpointing": checkpointing["peak_gib"],
     }
@@ -290,14 +285,10 @@ def _laboratory() -> _Start:
     return _Start(hub.new_causal("seed", 512, tokenizer), prompts, make_encoder(tokenizer))
 
 
-def _peak(args: argparse.Namespace, case: str, who: str) -> tuple[float, float]:
-    """Memory of a fresh process that makes one whole step, bytes: its peak, and that beyond what nobody is without.
-
-    That is what it holds before the step (code and weights), gradients, and AdamW's two moments.
-    """
+def _peak(args: argparse.Namespace, case: str, who: str) -> float:
+    """Peak resident memory of a fresh process that makes one whole step, bytes."""
     given = ["--model", args.model, "--data", args.data, "--measure", json.dumps([case, who])]
-    found = measure_apart(__file__, *given)
-    return found["peak"], found["beyond"]
+    return measure_apart(__file__, *given)["peak"]
 
 
 def _one_peak(args: argparse.Namespace) -> dict[str, float]:
@@ -307,24 +298,19 @@ def _one_peak(args: argparse.Namespace) -> dict[str, float]:
     if who in OURS:
         ours = Ours(case, start.model, start.prompts, start.encoder, checkpointing=OURS[who])
         del start
-        held = resident()
         ours.step(ours.rollout(0))
-        weights = ours.model.parameters()
     else:
         setting = next(setting for setting in PEERS if setting.name == who)
         peer = Peer(setting, case, start.model, start.encoder.tokenizer)
         # Any responses do: TRL takes the prompts, repeated.
         prompts = [Tree(tree.prompt, ((),) * case.group_size) for tree in start.prompts[: case.prompts]]
         del start
-        held = resident()
         peer.step(peer.rollout(prompts))
-        weights = peer.model.parameters()
-    needed = 3 * sum(weight.numel() * weight.element_size() for weight in weights)
-    return {"peak": high_water_mark(), "beyond": high_water_mark() - held - needed}
+    return {"peak": high_water_mark()}
 
 
 def _print(results: Sequence[Mapping[str, Any]]) -> None:
-    heads = ("step by torch", "x FLOPs", "memory", "beyond state", "gradient")
+    heads = ("step by torch", "x FLOPs", "memory", "gradient")
     table = Table("case", "peer", *(f"x {phase}s/s" for phase in PHASES), *heads)
     for row in results:
         ratios = [row[f"ratio_{phase}s_per_second"] for phase in PHASES]
@@ -334,7 +320,7 @@ def _print(results: Sequence[Mapping[str, Any]]) -> None:
             *(f"{r['median']:.2f} ({r['min']:.2f}..{r['max']:.2f})" for r in ratios),
             _short((row.get("ratio_steps_per_second_by_torch") or {}).get("median")),
             f"{row['ratio_flops']:.2f}",
-            *(_short(row.get(name)) for name in MEMORY),
+            _short(row["ratio_peak_memory"]),
             f"{row['max_relative_gradient_difference']:.1e}",
         )
     Console(width=160).print(table)

@@ -122,17 +122,9 @@ def as_transformers_has_it(model: Any) -> Any:
 
 def high_water_mark() -> float:
     """Peak resident memory of this process so far, bytes."""
-    return _of_this_process("VmHWM")
-
-
-def resident() -> float:
-    """Resident memory of this process now, bytes."""
-    return _of_this_process("VmRSS")
-
-
-def _of_this_process(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) * 1024
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) * 1024
 
 
 def memory(peaks: dict[str, float], peer: str) -> dict[str, Any]:

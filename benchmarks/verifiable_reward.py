@@ -6,8 +6,9 @@
 ``instructions``: GRPO on instructions of an Alpaca file that come without an input. A reply should start with
 "Answer:" and have at most 15 words; two examples in the prompt say so. ``family``: GRPO on the laboratory's prompts
 that ask for the odd one out, paid only for exactly the right answer; STUDY is the folder of a finished default study
-(``make demo``), whose SFT model of seed 0 is the start. It samples hotter than it is asked at, so that the chance of a
-slip at temperature 1 is trained away while it still shows.
+(``make demo``), whose SFT model of seed 0 is trained for eight more passes over its demonstrations, and is then the
+start. It samples hotter than it is asked at, so that the chance of a slip at temperature 1 is trained away while it
+still shows.
 
 Held-out prompts are answered before and after; the difference of the share of replies that meet the whole requirement
 comes with its interval over prompts. A case is added to results/verifiable_reward.cpu.json.
@@ -117,7 +118,22 @@ def _family(study: Path, files: Sequence[Path], folder: Path) -> dict[str, Any]:
         return item["ended"] and item["response"].strip().lower() == answers[item["prompt_id"]]
 
     task = Task("laboratory, 2x128", "family", data, held, "exact", settings, 48)
-    return _measure(task, study / "sft" / "seed-0" / "final", right, folder)
+    return _measure(task, _longer_sft(study, folder / "start"), right, folder)
+
+
+def _longer_sft(study: Path, out: Path) -> Path:
+    """The study's SFT model after more of the same: it then knows what is asked, and still writes as it was shown."""
+    if not (out / "final").exists():
+        settings = {
+            "optim__steps": 1500,
+            "optim__batch_size": 32,
+            "optim__learning_rate": 2e-3,
+            "optim__micro_batch_tokens": 1024,
+            "run__threads": 1,
+        }
+        start, data = study / "sft" / "seed-0" / "final", study / "world" / "demonstrations.jsonl"
+        trueup("sft", model=start, data=data, out=out, **settings)
+    return out / "final"
 
 
 def _odd_ones(split: str, path: Path) -> Path:
