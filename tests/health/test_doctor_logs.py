@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from trueup.health.doctor import ALL, NAMES, compare, complete, diagnose
@@ -202,6 +202,7 @@ def test_margins_come_from_the_rewards_where_they_are_not_logged() -> None:
     st.sampled_from([None, "sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo"]),
     st.integers(1, 60),
 )
+@example({"rewards/chosen", "rewards/rejected", "margin/raw", "logps/chosen"}, None, 20)
 def test_every_rule_of_a_method_is_accounted_for_once(names: set[str], method: str | None, length: int) -> None:
     log = RunLog({name: [(i, 0.1 + 0.001 * i) for i in range(1, length + 1)] for name in names}, method)
     diagnosis = diagnose(log)

@@ -94,12 +94,12 @@ def change(log: RunLog, name: str, count: int) -> tuple[float, float] | None:
 
 
 def beta_of(log: RunLog) -> float | None:
-    """Beta of an implicit reward: as set, else what turns the raw margin into the scaled one."""
+    """Beta of an implicit reward: as set, else what turns the raw margin into the scaled one; None if it is 0."""
     for key in ("preference.beta", "kto.beta"):
         if log.settings.get(key) is not None:
-            return float(log.settings[key])
+            return float(log.settings[key]) or None
     ratios = [scaled / raw for _, scaled, raw in together(log, "rewards/margins", "margin/raw") if abs(raw) > 1e-3]
-    return median(ratios) if ratios else None
+    return (median(ratios) or None) if ratios else None
 
 
 def together(log: RunLog, one: str, other: str, count: int = WINDOW) -> list[tuple[int, float, float]]:
