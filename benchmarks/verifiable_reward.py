@@ -7,8 +7,8 @@
 "Answer:" and have at most 15 words; two examples in the prompt say so. ``family``: GRPO on the laboratory's prompts
 that ask for the odd one out, paid only for exactly the right answer; STUDY is the folder of a finished default study
 (``make demo``), whose SFT model of seed 0 is trained for eight more passes over its demonstrations, and is then the
-start. It samples hotter than it is asked at, so that the chance of a slip at temperature 1 is trained away while it
-still shows.
+start. Prompts are all 1,500 of the family that the world has for training. It samples hotter than it is asked at, so
+that the chance of a slip at temperature 1 is trained away while it still shows.
 
 Held-out prompts are answered before and after; the difference of the share of replies that meet the whole requirement
 comes with its interval over prompts. A case is added to results/verifiable_reward.cpu.json.
@@ -98,7 +98,8 @@ def _instructions(start: Path, files: Sequence[Path], folder: Path) -> dict[str,
 
 
 def _family(study: Path, files: Sequence[Path], folder: Path) -> dict[str, Any]:
-    data, held = (_odd_ones(split, folder / f"{split}.jsonl") for split in ("preference", "test"))
+    data = _odd_ones(("preference", "sft"), folder / "train.jsonl")
+    held = _odd_ones(("test",), folder / "held.jsonl")
     answers = {row["id"]: row["answer"].lower() for row in read_rows(held)}
     settings = {
         "optim__learning_rate": 5e-4,
@@ -136,10 +137,10 @@ def _longer_sft(study: Path, out: Path) -> Path:
     return out / "final"
 
 
-def _odd_ones(split: str, path: Path) -> Path:
-    """The prompts of the family in a split of the world, each with the one right answer."""
+def _odd_ones(splits: Sequence[str], path: Path) -> Path:
+    """The prompts of the family in some splits of the world, each with the one right answer."""
     world = load_world("errands")
-    asked = (prompt for prompt in world.prompts(split) if prompt.family == "odd")
+    asked = (prompt for split in splits for prompt in world.prompts(split) if prompt.family == "odd")
     return write_rows(path, ({"id": p.id, "prompt": p.text, "answer": world.ideal(p)} for p in asked))
 
 
