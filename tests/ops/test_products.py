@@ -59,6 +59,16 @@ def test_a_product_of_views_is_that_of_their_values(
     a = torch.randn(inner, rows + 3)[:, 3:].T if turned[0] else torch.randn(rows, inner + 3)[:, 3:]
     b = torch.randn(columns, inner).T if turned[1] else torch.randn(inner, columns)
     torch.testing.assert_close(products.product(a, b), a.contiguous() @ b.contiguous(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(products.outer(a.T, b), a.contiguous() @ b.contiguous(), rtol=1e-5, atol=1e-5)
+
+
+@given(st.integers(1, 100_000))
+def test_few_sizes_reach_onednn(rows: int) -> None:
+    """Code is made and kept for each: eight an octave, at most an eighth larger than asked for; small ones by 7."""
+    room = products._room(rows)
+    assert rows <= room <= max(rows * 1.125, rows + 7)
+    assert products._room(room) == room
+    assert len({products._room(n) for n in range(64, 4096)}) <= 8 * 6 + 1
 
 
 def test_the_gradient_of_a_sum_is_no_real_matrix_and_is_taken() -> None:

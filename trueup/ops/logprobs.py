@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trueup.ops.products import linear, product
+from trueup.ops.products import linear, outer, product
 from trueup.types import SequenceLogps
 
 # Largest number of logits that exist at once: 6 Mi float32 = 24 MiB keeps a chunk near the caches of a CPU core, stays
@@ -169,7 +169,7 @@ def _add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:
         total.addmm_(slope.T, hidden)
         return
     for part in _pieces(len(total), BLOCK):
-        total[part] += product(slope[:, part].T, hidden)
+        total[part] += outer(slope[:, part], hidden)
 
 
 def _pieces(length: int, rows: int) -> list[slice]:

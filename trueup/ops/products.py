@@ -55,8 +55,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``a @ b`` for ``a`` ``[M, K]`` and ``b`` ``[K, N]``, without a gradient."""
+    """Return ``a @ b`` for ``a`` ``[M, K]``, M of any size, and ``b`` ``[K, N]``, without a gradient."""
     return _onednn(a, b.T) if _pays(a, b.T) else a @ b
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a.T @ b`` for ``a`` ``[M, N]`` and ``b`` ``[M, K]``, M of any size, without a gradient."""
+    if not _pays(a.T, b.T):
+        return a.T @ b
+    more = _room(len(a)) - len(a)
+    return _call(_padded(a, more).T, _padded(b, more).T, None)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
@@ -70,7 +78,27 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    rows = _rows(x)
+    out = _call(_padded(rows, _room(len(rows)) - len(rows)), weight, bias)
+    return out[: len(rows)].view(*x.shape[:-1], -1)
+
+
+def _call(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _room(rows: int) -> int:
+    """The next of eight sizes an octave: oneDNN makes code for every new size, a fifth of a megabyte, and keeps it."""
+    step = 1 << max(3, (rows - 1).bit_length() - 4)
+    return -(-rows // step) * step
+
+
+def _padded(rows: Tensor, more: int) -> Tensor:
+    return torch.nn.functional.pad(rows, (0, 0, 0, more)) if more else rows
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
 
 
 class _Linear(torch.autograd.Function):
@@ -89,12 +117,12 @@ class _Linear(torch.autograd.Function):
         A gradient that is itself to be differentiated is computed by PyTorch.
         """
         x, weight = ctx.saved_tensors
-        times = torch.matmul if torch.is_grad_enabled() else product
+        again = torch.is_grad_enabled()
         grad = grads[0].contiguous()  # the gradient of a sum is one number with strides of 0
-        rows = grad.reshape(-1, grad.shape[-1])
+        rows = _rows(grad)
         to_x, to_weight, to_bias = ctx.needs_input_grad
         return (
-            times(rows, weight).view(*grad.shape[:-1], -1) if to_x else None,
-            times(rows.T, x.reshape(-1, x.shape[-1])) if to_weight else None,
+            (rows @ weight if again else product(rows, weight)).view(*grad.shape[:-1], -1) if to_x else None,
+            (rows.T @ _rows(x) if again else outer(rows, _rows(x))) if to_weight else None,
             rows.sum(dim=0) if to_bias else None,
         )
