@@ -63,8 +63,7 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
     """Return ``a.T @ b`` for ``a`` ``[M, N]`` and ``b`` ``[M, K]``, M of any size, without a gradient."""
     if not _pays(a.T, b.T):
         return a.T @ b
-    more = _room(len(a)) - len(a)
-    return _call(_padded(a, more).T, _padded(b, more).T, None)
+    return _call(_padded(a).T, _padded(b).T, None)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
@@ -79,7 +78,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = _rows(x)
-    out = _call(_padded(rows, _room(len(rows)) - len(rows)), weight, bias)
+    out = _call(_padded(rows), weight, bias)
     return out[: len(rows)].view(*x.shape[:-1], -1)
 
 
@@ -93,7 +92,9 @@ def _room(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def _padded(rows: Tensor, more: int) -> Tensor:
+def _padded(rows: Tensor) -> Tensor:
+    """The rows, and rows of 0 up to the next size."""
+    more = _room(len(rows)) - len(rows)
     return torch.nn.functional.pad(rows, (0, 0, 0, more)) if more else rows
 
 
